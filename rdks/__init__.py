@@ -1,0 +1,30 @@
+r"""Densities, scores and samples on manifolds by Riemannian diffusion kernel smoothing.
+
+Conventions, stated once and kept everywhere
+--------------------------------------------
+* Brownian motion with generator :math:`\tfrac12\Delta`. Diffusion time ``t`` is a variance; the
+  bandwidth ``h = sqrt(t)`` is the standard deviation per coordinate for small ``t``, in the
+  manifold's own length unit (radians on the unit sphere).
+* Eigenvalues ``lam >= 0`` are those of :math:`-\Delta`; modes decay as ``exp(-lam t / 2)``.
+* Densities are with respect to the Riemannian volume; logarithms are natural.
+* The score is the Riemannian gradient of the log density: a tangent vector in the layout of the
+  point. Because scikit-learn owns the word ``score``, the method is ``score_field``.
+* Time runs forward from the fitted density, ``t >= 0``.
+
+Map
+---
+``RDKSEstimator``       the density (:mod:`rdks.estimator`)
+:mod:`rdks.manifolds`   where data live
+:mod:`rdks.heat`        heat kernels, in the log domain
+:mod:`rdks.radial`      heat kernels as arrays
+:mod:`rdks.engines`     sums over observations
+:mod:`rdks.bandwidth`   choosing how much to smooth
+:mod:`rdks.sampling`    drawing points
+:mod:`rdks.testing`     the checks a manifold must pass
+"""
+from __future__ import annotations
+
+from .estimator import RDKSEstimator
+
+__all__ = ["RDKSEstimator", "__version__"]
+__version__ = "0.1.0"

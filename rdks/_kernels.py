@@ -1,0 +1,491 @@
+"""All compiled code: the two reductions over sources, on plain arrays.
+
+Rules. Serial and ``nogil`` (threads belong to the engine); float64 and C-contiguous, so that
+each kernel compiles once; no Python objects, no functions as arguments; inner loops run over
+slices, because indexing with a computed index defeats vectorisation. The fast-math flags are
+named: sums may be reassociated, but infinities and NaN keep their meaning.
+
+:mod:`rdks._twins` holds the same reductions in numpy, for small work and as the check.
+"""
+from __future__ import annotations
+
+from functools import partial
+
+import numba as nb
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+jit = partial(nb.njit, cache=True, nogil=True, error_model="numpy",
+              fastmath={"reassoc", "contract", "nsz", "arcp"})
+strict = partial(nb.njit, cache=True, nogil=True, error_model="numpy")
+
+TILE = 512       # sources whose intermediate values stay in the first-level cache
+CHUNK = 16384    # sources that stay in the second-level cache while all queries pass over them
+
+
+@intrinsic
+def _wide_vectors(typingctx):
+    """Ask LLVM for 512-bit vectors in the calling function, where the processor has them.
+
+    LLVM's default for several processors is half their width. llvmlite writes function
+    attributes out verbatim but its front door only admits a fixed list of names.
+    """
+    def codegen(context, builder, signature, args):
+        attributes = builder.function.attributes
+        if isinstance(attributes, set):
+            set.add(attributes, '"prefer-vector-width"="512"')
+            set.add(attributes, '"min-legal-vector-width"="512"')
+        return context.get_dummy_value()
+    return types.void(), codegen
+
+
+@intrinsic
+def _rint(typingctx, x):
+    """Round to the nearest integer as one vector instruction."""
+    def codegen(context, builder, signature, args):
+        fn = builder.module.declare_intrinsic("llvm.rint", [ir.DoubleType()])
+        return builder.call(fn, args)
+    return types.float64(types.float64), codegen
+
+
+@intrinsic
+def _power_of_two(typingctx, shifted):
+    """Turn n + 1.5 * 2^52 into 2^n through its bits."""
+    def codegen(context, builder, signature, args):
+        word = ir.IntType(64)
+        bits = builder.bitcast(args[0], word)
+        bits = builder.shl(bits, ir.Constant(word, 52))
+        bits = builder.add(bits, ir.Constant(word, 1023 << 52))
+        return builder.bitcast(bits, ir.DoubleType())
+    return types.float64(types.float64), codegen
+
+
+@jit(inline="always")
+def _exp(x):
+    """Exponential that compilers can vectorise; arguments below -700 give exp(-700)."""
+    x = max(x, -700.0)
+    n = _rint(x * 1.4426950408889634)
+    r = (x - n * 0.6931471803691238) - n * 1.9082149292705877e-10
+    p = 1 / 479001600 * r + 1 / 39916800
+    p = p * r + 1 / 3628800
+    p = p * r + 1 / 362880
+    p = p * r + 1 / 40320
+    p = p * r + 1 / 5040
+    p = p * r + 1 / 720
+    p = p * r + 1 / 120
+    p = p * r + 1 / 24
+    p = p * r + 1 / 6
+    p = p * r + 0.5
+    p = p * r + 1.0
+    p = p * r + 1.0
+    return p * _power_of_two(n + 6755399441055744.0)
+
+
+@jit(inline="always")
+def _root_power(p):
+    """Raise the tabulated 128th root of the kernel to its power."""
+    p = p * p
+    p = p * p
+    p = p * p
+    p = p * p
+    p = p * p
+    p = p * p
+    return p * p
+
+
+@jit(inline="always")
+def _chords(xq, Y, j0, nb_, lo, hi, period, c):
+    """Squared chords of one query to the sources j0, ..., j0 + nb_ - 1 in columns lo, ..., hi - 1."""
+    if hi - lo == 3 and period[lo] == 0.0:
+        a, b, d = xq[lo], xq[lo + 1], xq[lo + 2]
+        y0, y1, y2 = Y[lo, j0:j0 + nb_], Y[lo + 1, j0:j0 + nb_], Y[lo + 2, j0:j0 + nb_]
+        for i in range(c.size):
+            u, v, w = a - y0[i], b - y1[i], d - y2[i]
+            c[i] = u * u + v * v + w * w
+        return
+    for j in range(lo, hi):
+        x = xq[j]
+        y = Y[j, j0:j0 + nb_]
+        p = period[j]
+        if p > 0.0:
+            inverse = 1.0 / p
+            for i in range(c.size):
+                u = x - y[i]
+                u = u - p * _rint(u * inverse)
+                c[i] = u * u
+        elif j == lo:
+            for i in range(c.size):
+                u = x - y[i]
+                c[i] = u * u
+        else:
+            for i in range(c.size):
+                u = x - y[i]
+                c[i] = c[i] + u * u
+
+
+@jit(inline="always")
+def _horner(a, x):
+    """Evaluate a polynomial of twelve coefficients."""
+    p = a[11] * x + a[10]
+    p = p * x + a[9]
+    p = p * x + a[8]
+    p = p * x + a[7]
+    p = p * x + a[6]
+    p = p * x + a[5]
+    p = p * x + a[4]
+    p = p * x + a[3]
+    p = p * x + a[2]
+    p = p * x + a[1]
+    return p * x + a[0]
+
+
+@jit(inline="always")
+def _coefficients(a):
+    """Copy twelve coefficients into registers, out of the reach of aliasing."""
+    return (a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11])
+
+
+@jit(inline="always")
+def _gauss_poly(c, cut, coef, out, times):
+    """Evaluate one slot of the gauss form for a tile; `times` multiplies what is there."""
+    a = _coefficients(coef)
+    if times:
+        for i in range(c.size):
+            out[i] = out[i] * _horner(a, min(c[i], cut))
+    else:
+        for i in range(c.size):
+            out[i] = _horner(a, min(c[i], cut))
+
+
+@jit(inline="always")
+def _find_panels(c, kind, half, count, edge, mid, scale, v, which):
+    """Replace chords by local panel coordinates; `which` receives the panel numbers."""
+    if kind == 2:
+        for i in range(c.size):
+            v[i] = np.sqrt(max(half * half - c[i], 0.0))
+    else:
+        for i in range(c.size):
+            v[i] = max(half - np.sqrt(c[i]), 0.0)
+    for i in range(c.size):
+        which[i] = 0
+    for p in range(1, count):
+        e = edge[p]
+        for i in range(c.size):
+            which[i] += v[i] >= e
+    for i in range(c.size):
+        k = which[i]
+        v[i] = (v[i] - mid[k]) * scale[k]
+
+
+@jit(inline="always")
+def _panel_poly(v, which, table, out, add):
+    """Evaluate one slot of the panels form for a tile; `table` is flat."""
+    for i in range(v.size):
+        x = v[i]
+        k = np.uint64(which[i] * 16)
+        p = table[k + np.uint64(15)]
+        p = p * x + table[k + np.uint64(14)]
+        p = p * x + table[k + np.uint64(13)]
+        p = p * x + table[k + np.uint64(12)]
+        p = p * x + table[k + np.uint64(11)]
+        p = p * x + table[k + np.uint64(10)]
+        p = p * x + table[k + np.uint64(9)]
+        p = p * x + table[k + np.uint64(8)]
+        p = p * x + table[k + np.uint64(7)]
+        p = p * x + table[k + np.uint64(6)]
+        p = p * x + table[k + np.uint64(5)]
+        p = p * x + table[k + np.uint64(4)]
+        p = p * x + table[k + np.uint64(3)]
+        p = p * x + table[k + np.uint64(2)]
+        p = p * x + table[k + np.uint64(1)]
+        p = p * x + table[k]
+        out[i] = p + out[i] if add else p
+
+
+@jit
+def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, count, edge, mid, scale,
+                panel, order, total, gradient, laplacian):
+    """Add to each query the kernel sums over all sources, relative to the kernel's peak.
+
+    Parameters
+    ----------
+    X : float64 (q, m)
+        Queries, embedded.
+    Y : float64 (m, n)
+        Sources, embedded, one row per column of X.
+    w : float64 (n,)
+        Weights.
+    skip : int64 (q,)
+        A source that each query leaves out, or -1.
+    start, ..., panel
+        :attr:`rdks.radial.KernelTable.arrays`.
+    order : int
+        0: `total`; 1: `gradient` too; 2: `laplacian` too.
+    total : float64 (q,)
+        sum_i w_i k_i / k(0), added to.
+    gradient : float64 (q, m)
+        sum_i w_i k_i / k(0) * 2 (d log k / dc) (x - y_i), added to.
+    laplacian : float64 (q,)
+        sum_i w_i Laplacian(k_i) / k(0), added to.
+    """
+    _wide_vectors()
+    n = w.size
+    nf = kind.size
+    any_gauss = is_gauss.sum() > 0
+    all_gauss = is_gauss.sum() == nf
+    plain3 = nf == 1 and all_gauss and X.shape[1] == 3 and period[0] == 0.0
+    chord = np.empty((nf, TILE))
+    value = np.empty(TILE)
+    exponent = np.empty(TILE)
+    slope = np.empty(TILE)
+    which = np.empty((nf, TILE), dtype=np.int64)
+    for c0 in range(0, n, CHUNK):
+        c1 = min(c0 + CHUNK, n)
+        for q in range(X.shape[0]):
+            xq = X[q]
+            j0 = c0
+            s = 0.0
+            while j0 < c1:
+                size = min(CHUNK if plain3 and order < 2 else TILE, c1 - j0)
+                if j0 <= skip[q] < j0 + size:
+                    if skip[q] == j0:
+                        j0 += 1
+                        continue
+                    size = skip[q] - j0
+                wt = w[j0:j0 + size]
+                if plain3 and order < 2:
+                    y0, y1, y2 = Y[0, j0:j0 + size], Y[1, j0:j0 + size], Y[2, j0:j0 + size]
+                    if order == 0:
+                        s += _plain_sum(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0], poly[0, 0])
+                    else:
+                        t, g0, g1, g2 = _plain_slope(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0],
+                                                     poly[0, 0], poly[0, 1])
+                        s += t
+                        gradient[q, 0] += g0
+                        gradient[q, 1] += g1
+                        gradient[q, 2] += g2
+                    j0 += size
+                    continue
+                k = value[:size]
+                e = exponent[:size]
+                times, plus = False, False
+                for f in range(nf):
+                    c = chord[f, :size]
+                    _chords(xq, Y, j0, size, start[f], start[f + 1], period, c)
+                    if is_gauss[f] == 1:
+                        _gauss_poly(c, cut[f], poly[f, 0], k, times)
+                        times = True
+                    else:
+                        _find_panels(c, kind[f], half[f], count[f], edge[f], mid[f], scale[f], c,
+                                     which[f, :size])
+                        _panel_poly(c, which[f, :size], panel[f, 0].ravel(), e, plus)
+                        plus = True
+                if all_gauss:
+                    for i in range(k.size):
+                        k[i] = wt[i] * _root_power(k[i])
+                elif any_gauss:
+                    for i in range(k.size):
+                        k[i] = wt[i] * _root_power(k[i]) * _exp(e[i])
+                else:
+                    for i in range(k.size):
+                        k[i] = wt[i] * _exp(e[i])
+                for i in range(k.size):
+                    s += k[i]
+                if order == 0:
+                    j0 += size
+                    continue
+                h = slope[:size]
+                for f in range(nf):
+                    c = chord[f, :size]
+                    if is_gauss[f] == 1:
+                        _gauss_poly(c, cut[f], poly[f, 1], h, False)
+                    else:
+                        _panel_poly(c, which[f, :size], panel[f, 1].ravel(), h, False)
+                    for i in range(k.size):
+                        h[i] = h[i] * k[i]
+                    for j in range(start[f], start[f + 1]):
+                        x = xq[j]
+                        y = Y[j, j0:j0 + size]
+                        g = 0.0
+                        if period[j] > 0.0:
+                            p = period[j]
+                            inverse = 1.0 / p
+                            for i in range(h.size):
+                                u = x - y[i]
+                                g += h[i] * (u - p * _rint(u * inverse))
+                        else:
+                            for i in range(h.size):
+                                g += h[i] * (x - y[i])
+                        gradient[q, j] += 2.0 * g
+                if order == 2:
+                    d = 0.0
+                    for f in range(nf):
+                        c = chord[f, :size]
+                        if is_gauss[f] == 1:
+                            _gauss_poly(c, cut[f], poly[f, 2], h, False)
+                        else:
+                            _panel_poly(c, which[f, :size], panel[f, 2].ravel(), h, False)
+                        for i in range(k.size):
+                            d += h[i] * k[i]
+                    laplacian[q] += d
+                j0 += size
+            total[q] += s
+
+
+@jit(inline="always")
+def _plain_sum(a, b, d, y0, y1, y2, w, cut, coef):
+    """Sum the kernel in one pass: three plain columns, gauss form."""
+    p = _coefficients(coef)
+    s = 0.0
+    for i in range(w.size):
+        u, v, z = a - y0[i], b - y1[i], d - y2[i]
+        s += w[i] * _root_power(_horner(p, min(u * u + v * v + z * z, cut)))
+    return s
+
+
+@jit(inline="always")
+def _plain_slope(a, b, d, y0, y1, y2, w, cut, coef, slope):
+    """Sum the kernel and its gradient in one pass: three plain columns, gauss form."""
+    p = _coefficients(coef)
+    h = _coefficients(slope)
+    s, g0, g1, g2 = 0.0, 0.0, 0.0, 0.0
+    for i in range(w.size):
+        u, v, z = a - y0[i], b - y1[i], d - y2[i]
+        c = min(u * u + v * v + z * z, cut)
+        k = w[i] * _root_power(_horner(p, c))
+        s += k
+        k = 2.0 * k * _horner(h, c)
+        g0 += k * u
+        g1 += k * v
+        g2 += k * z
+    return s, g0, g1, g2
+
+
+@strict
+def _tail_value(a, x):
+    p = a[15]
+    for k in range(14, -1, -1):
+        p = p * x + a[k]
+    return p
+
+
+@strict
+def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, scale, panel, t, margin,
+              monotone, order, log_total, gradient, laplacian):
+    """Evaluate log kernel sums by log-sum-exp over the sources that matter.
+
+    Distances are accurate at the cut locus too, and nothing underflows. Parameters as in
+    :func:`kernel_sums`, with log weights and with :attr:`rdks.radial.TailTable.arrays`, and
+
+    t : float
+        Time.
+    margin : float
+        Sources whose squared distance exceeds that of the nearest by more than 2 t margin are
+        left out; the caller chooses it so that they do not matter.
+    monotone : bool
+        Whether the sum of the chords is monotone in the distance (one factor, or all flat).
+    log_total, gradient, laplacian
+        Overwritten: log sum_i w_i k_i, the gradient of that, and sum_i w_i Laplacian(k_i)
+        divided by the sum.
+    """
+    n = log_w.size
+    nf = kind.size
+    m = X.shape[1]
+    ambient = np.empty(m)
+    step = np.empty(m)
+    first = np.empty(nf)
+    for q in range(X.shape[0]):
+        limit = np.inf
+        if monotone:
+            nearest = np.inf
+            for i in range(n):
+                if i == skip[q]:
+                    continue
+                c = 0.0
+                for j in range(m):
+                    u = X[q, j] - Y[j, i]
+                    if period[j] > 0.0:
+                        u -= period[j] * np.rint(u / period[j])
+                    c += u * u
+                nearest = min(nearest, c)
+            if kind[0] == 2:
+                r = half[0] * np.arcsin(min(np.sqrt(nearest) / half[0], 1.0))
+                r = np.sqrt(r * r + 2 * t * margin)
+                if r < 0.5 * np.pi * half[0]:
+                    limit = (half[0] * np.sin(r / half[0])) ** 2
+            else:
+                limit = nearest + 2 * t * margin
+            limit *= 1 + 1e-12
+        top = -np.inf
+        total = 0.0
+        lap = 0.0
+        for j in range(m):
+            ambient[j] = 0.0
+        for i in range(n):
+            if i == skip[q]:
+                continue
+            c_all = 0.0
+            for j in range(m):
+                u = X[q, j] - Y[j, i]
+                if period[j] > 0.0:
+                    u -= period[j] * np.rint(u / period[j])
+                step[j] = u
+                c_all += u * u
+            if c_all > limit:
+                continue
+            log_k = log_w[i]
+            lap_i = 0.0
+            for f in range(nf):
+                c = 0.0
+                opposite = 0.0
+                for j in range(start[f], start[f + 1]):
+                    c += step[j] * step[j]
+                    u = X[q, j] + Y[j, i]
+                    opposite += u * u
+                if kind[f] == 0:
+                    r2 = c
+                    v = 0.0
+                elif kind[f] == 1:
+                    r2 = c
+                    v = max(half[f] - np.sqrt(c), 0.0)
+                else:
+                    v = np.sqrt(opposite)
+                    r = half[f] * np.arctan2(np.sqrt(c), v)
+                    r2 = r * r
+                    v = min(v, half[f])
+                k = np.searchsorted(edge[f, :count[f]], v, side="right") - 1
+                x = (v - mid[f, k]) * scale[f, k]
+                log_k += _tail_value(panel[f, 0, k], x) - r2 / (2 * t)
+                if order > 0:
+                    if kind[f] == 0:
+                        first[f] = -0.5 / t
+                        lap_i += (c / t - (start[f + 1] - start[f])) / t
+                    else:
+                        first[f] = _tail_value(panel[f, 1, k], x)
+                        lap_i += _tail_value(panel[f, 2, k], x)
+            if log_k > top:
+                shrink = np.exp(top - log_k)
+                total = total * shrink + 1.0
+                lap *= shrink
+                for j in range(m):
+                    ambient[j] *= shrink
+                top = log_k
+                weight = 1.0
+            else:
+                weight = np.exp(log_k - top)
+                total += weight
+            if order > 0:
+                lap += weight * lap_i
+                for f in range(nf):
+                    for j in range(start[f], start[f + 1]):
+                        ambient[j] += weight * 2.0 * first[f] * step[j]
+        if total == 0.0:
+            log_total[q] = -np.inf
+            continue
+        log_total[q] = top + np.log(total)
+        if order > 0:
+            laplacian[q] = lap / total
+            for j in range(m):
+                gradient[q, j] = ambient[j] / total

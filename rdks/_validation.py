@@ -1,0 +1,168 @@
+"""Turning what users pass into what the package computes with; the only place that coerces."""
+from __future__ import annotations
+
+import numbers
+
+import numpy as np
+
+from .errors import PointError
+from .manifolds import Manifold, from_name
+
+__all__ = ["as_generator", "as_manifold", "as_points", "as_time", "as_weights", "automatic_manifold"]
+
+CHECK_POINTS = ("raise", "project", "ignore")
+
+
+def as_generator(random_state):
+    """Return a numpy Generator for whatever scikit-learn accepts as `random_state`.
+
+    Parameters
+    ----------
+    random_state : None, int, numpy.random.RandomState or numpy.random.Generator
+        A RandomState seeds the generator from its own next draw.
+    """
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(0, 2**32, size=4, dtype=np.uint32))
+    if random_state is None or isinstance(random_state, numbers.Integral):
+        return np.random.default_rng(random_state)
+    raise ValueError(f"random_state = {random_state!r}: expected None, an integer, "
+                     "a numpy.random.RandomState or a numpy.random.Generator")
+
+
+def automatic_manifold(X, names=None):
+    """Choose a manifold for data, and say why.
+
+    The rule, in order: at least two columns, every row of unit norm to 1e-6 and no one-hot
+    rows -> the sphere; otherwise Euclidean space.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+    names : sequence of str, optional
+        Column names.
+
+    Returns
+    -------
+    manifold : Manifold
+    reason : str
+    """
+    from .manifolds import Euclidean, Sphere
+
+    n, p = X.shape
+    if p >= 2:
+        off = np.abs(np.sqrt(np.einsum("ij,ij->i", X, X)) - 1.0)
+        one_hot = bool(((X == 0) | (X == 1)).all(axis=1).any())
+        if off.max(initial=0.0) <= 1e-6 and not one_hot:
+            return Sphere(p - 1), f"all {n} rows have unit norm, so they are points of a sphere"
+        why = ("some rows are one-hot, which looks like categories rather than directions" if one_hot
+               and off.max(initial=0.0) <= 1e-6 else f"not all rows have unit norm (row {off.argmax()} "
+               f"is off by {off.max():.3g})")
+    else:
+        why = "there is one column"
+    return Euclidean(p), f"Euclidean space, because {why}"
+
+
+def looks_like_latlon(names):
+    """Whether two column names say latitude and longitude."""
+    if names is None or len(names) != 2:
+        return False
+    first, second = (str(name).strip().lower() for name in names)
+    return first.startswith("lat") and second.startswith(("lon", "lng"))
+
+
+def as_manifold(manifold, n_features):
+    """Return an rdks manifold for a manifold, a geomstats space or a name.
+
+    Parameters
+    ----------
+    manifold : Manifold, geomstats space or str
+    n_features : int
+        Number of numbers in a row of the data, which fixes the dimension for a name.
+    """
+    if isinstance(manifold, Manifold):
+        return manifold
+    if isinstance(manifold, str):
+        return from_name(manifold, n_features)
+    if type(manifold).__module__.split(".")[0] == "geomstats":
+        from .manifolds._geomstats import recognise
+        return recognise(manifold)
+    raise ValueError(f"manifold = {manifold!r}: expected 'auto', a name, an rdks manifold or a "
+                     "geomstats space")
+
+
+def as_points(manifold, X, check_points):
+    """Check points as the user wrote them and return them embedded.
+
+    Parameters
+    ----------
+    manifold : Manifold
+    X : ndarray, shape (n, p)
+        Finite numbers.
+    check_points : {"raise", "project", "ignore"}
+
+    Returns
+    -------
+    ndarray, shape (n, embed_dim)
+
+    Raises
+    ------
+    PointError
+        If a row is not a point of the manifold; names the worst row and its violation.
+    """
+    size = int(np.prod(manifold.point_shape))
+    if X.shape[1] != size:
+        raise ValueError(f"X has {X.shape[1]} features, but a point of {manifold!r} is written "
+                         f"with {size} ({'x'.join(map(str, manifold.point_shape))})")
+    X = X.reshape(len(X), *manifold.point_shape)
+    if check_points == "raise":
+        off = manifold.violation(X)
+        bad = np.flatnonzero(~(off <= manifold.tolerance))
+        if bad.size:
+            row = bad[np.argmax(off[bad])]
+            more = f" (and {bad.size - 1} more rows)" if bad.size > 1 else ""
+            raise PointError(
+                f"X[{row}] is not on {manifold!r}: {manifold.constraint()} = {off[row]:.3g} exceeds "
+                f"{manifold.tolerance:g}{more}. {manifold.remedy()}")
+    Z = manifold.embed(X)
+    bad = np.flatnonzero(~np.isfinite(Z).all(axis=1))
+    if bad.size:
+        raise PointError(f"X[{bad[0]}] = {X[bad[0]]} has no nearest point on {manifold!r}. "
+                         f"Remove the row.")
+    return Z
+
+
+def as_weights(sample_weight, n):
+    """Return weights as floats of shape (n,), after checking them.
+
+    Raises
+    ------
+    ValueError
+        If one is negative or not finite, all are zero, or the number is wrong.
+    """
+    if sample_weight is None:
+        return np.ones(n)
+    if isinstance(sample_weight, numbers.Number):
+        w = np.full(n, float(sample_weight))
+    else:
+        w = np.asarray(sample_weight, dtype=float)
+    if w.shape != (n,):
+        raise ValueError(f"sample_weight has shape {w.shape}, expected ({n},), one weight per row of X")
+    bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
+    if bad.size:
+        raise ValueError(f"sample_weight[{bad[0]}] = {w[bad[0]]:g}: Negative values in data passed to "
+                         "`sample_weight`, or NaN or infinity; weights must be finite and >= 0")
+    if not w.sum() > 0:
+        raise ValueError("sample_weight: Sample weights must contain at least one non-zero number")
+    return w
+
+
+def as_time(t):
+    """Return a forward time as a float >= 0; None means 0."""
+    if t is None:
+        return 0.0
+    if not isinstance(t, numbers.Real) or not np.isfinite(t) or t < 0:
+        raise ValueError(f"t = {t!r}: expected a finite number >= 0, the diffusion time (a variance) "
+                         "counted from the fitted density")
+    return float(t)

@@ -1,0 +1,271 @@
+"""Kernel sums over sources: what every density, score and bandwidth of the package comes from.
+
+A fitted density is one thing: sources, weights, and a time for each source,
+
+.. math:: p(x)=\\sum_i w_i\\,k_{\\tau_i}(x,X_i),\\qquad \\sum_i w_i=1 .
+
+It is positive, has mass one, and the heat flow keeps its form: after a time t every
+:math:`\\tau_i` has become :math:`\\tau_i+t`. An *engine* holds that state and evaluates the log
+density, its gradient and its Laplacian at any later time.
+"""
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from joblib import effective_n_jobs
+
+from . import _twins, radial
+from .errors import UnsupportedError
+
+__all__ = ["DirectSum", "Evaluation", "choose_engine"]
+
+# Below this many pairs, per call, numpy is used as long as the compiled kernels are not loaded:
+# loading them costs 0.4 s (and compiling them once per machine 10 s).
+_SMALL = 3_000_000
+# Below this many pairs one thread is faster than several.
+_SERIAL = 5_000_000
+# A sum is recomputed in the log domain where cutting the kernel could change it by more than this.
+_TRUST = 1e-12
+
+
+class Evaluation(NamedTuple):
+    """What an engine computes at q queries.
+
+    Attributes
+    ----------
+    log_density : ndarray, shape (q,)
+    gradient : ndarray, shape (q, embed_dim), or None
+        Gradient of the log density, tangent to the manifold, in embedded coordinates.
+    laplacian : ndarray, shape (q,), or None
+        Laplacian of the log density.
+    """
+
+    log_density: np.ndarray
+    gradient: np.ndarray | None
+    laplacian: np.ndarray | None
+
+
+def choose_engine(manifold, n_sources, t):
+    """Choose an engine for a manifold, a number of sources and a time, and say why.
+
+    The rule, in order:
+
+    1. The manifold has factors: ``"direct"``, exact sums over all sources.
+
+    Parameters
+    ----------
+    manifold : Manifold
+    n_sources : int
+    t : float
+
+    Returns
+    -------
+    name : str
+    reason : str
+    """
+    dense = radial.table(manifold.factors(), t).is_gauss.all()
+    form = ("one short polynomial per pair" if dense
+            else "piecewise polynomials, as the kernel reaches the cut locus")
+    return "direct", f"exact sums over {n_sources} sources; at time {t:.3g} by {form}"
+
+
+def _kernels(pairs):
+    """Return the compiled reductions, or their numpy twins for small work not worth loading them."""
+    if pairs <= _SMALL and "rdks._kernels" not in sys.modules:
+        return _twins
+    from . import _kernels
+    return _kernels
+
+
+class DirectSum:
+    """Exact sums over all sources.
+
+    Parameters
+    ----------
+    manifold : Manifold
+    Z : ndarray, shape (n, embed_dim)
+        Sources in embedded coordinates.
+    weight : ndarray, shape (n,)
+        Positive weights, not necessarily normalised.
+    time : float or ndarray, shape (n,)
+        Time of each source. Sources of equal time are one block of the same sum.
+    n_jobs : int, optional
+        Number of threads, as in scikit-learn.
+
+    Notes
+    -----
+    Dense sums of tabulated kernels (:mod:`rdks.radial`), relative to the kernel's peak. A query
+    whose sum is so small that the cut of the kernel could matter at 1e-12, because it is far from
+    all sources, is evaluated again by log-sum-exp with accurate distances, where nothing
+    underflows: the density is never zero, negative or NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks.engines import DirectSum
+    >>> from rdks.manifolds import Sphere
+    >>> north = np.array([[0.0, 0.0, 1.0]])
+    >>> total = DirectSum(Sphere(2), north, np.ones(1), 1e-4)
+    >>> round(float(total.evaluate(-north).log_density[0]))  # the antipode: exp(-49332)
+    -49332
+    """
+
+    def __init__(self, manifold, Z, weight, time, n_jobs=None):
+        self.manifold = manifold
+        self.Z = np.ascontiguousarray(Z, dtype=float)
+        self.weight = np.ascontiguousarray(weight, dtype=float)
+        self.time = np.broadcast_to(np.asarray(time, dtype=float), self.weight.shape)
+        self.n_jobs = n_jobs
+        if not manifold.factors():
+            raise UnsupportedError(f"{manifold!r} has no heat kernel in closed form, which "
+                                   "engine='direct' sums")
+        self._blocks = None
+
+    def __getstate__(self):
+        return {**self.__dict__, "_blocks": None, "time": np.array(self.time)}
+
+    def merge(self, other):
+        """Return the engine that holds the sources of both."""
+        return DirectSum(self.manifold, np.concatenate([self.Z, other.Z]),
+                         np.concatenate([self.weight, other.weight]),
+                         np.concatenate([self.time, other.time]), self.n_jobs)
+
+    def at(self, time):
+        """Return the same sources with another time (a number, or one per source)."""
+        new = DirectSum(self.manifold, self.Z, self.weight, time, self.n_jobs)
+        if new.time.strides == (0,) and self.time.strides == (0,) and self._blocks:
+            # one time for all: the sorted copies differ in nothing but that number
+            new._blocks = [(float(new.time[0]), *self._blocks[0][1:])]
+        return new
+
+    def blocks(self):
+        """List (time, indices of the sources, sources as columns, normalised weights)."""
+        if self._blocks is None:
+            times, which = np.unique(self.time, return_inverse=True)
+            weight = self.weight / self.weight.sum()
+            self._blocks = []
+            for b, t in enumerate(times):
+                index = np.flatnonzero(which == b)
+                self._blocks.append((float(t), index, np.ascontiguousarray(self.Z[index].T),
+                                     np.ascontiguousarray(weight[index])))
+        return self._blocks
+
+    def evaluate(self, Z, t=0.0, order=0):
+        """Evaluate the density of the state after a further time `t`.
+
+        Parameters
+        ----------
+        Z : ndarray, shape (q, embed_dim)
+            Queries in embedded coordinates.
+        t : float
+            Time since the state, >= 0.
+        order : int
+            0 for the log density, 1 for its gradient too, 2 for its Laplacian too.
+
+        Returns
+        -------
+        Evaluation
+        """
+        return self._evaluate(np.ascontiguousarray(Z, dtype=float), t, order, None)
+
+    def leave_one_out(self, t=0.0):
+        r"""Evaluate at each source the sum over all others.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            :math:`\log\sum_{j\ne i}w_jk_{\tau_j+t}(X_i,X_j)` with weights that sum to 1 in all;
+            subtract :math:`\log(1-w_i)` for the leave-one-out density. The source's own term
+            is skipped, never subtracted, so isolated points keep all their digits.
+        """
+        return self._evaluate(self.Z, t, 0, np.arange(len(self.Z))).log_density
+
+    def _evaluate(self, Z, t, order, own):
+        nq = len(Z)
+        pairs = nq * len(self.Z)
+        kernels = _kernels(pairs)
+        log_density = np.empty(nq)
+        gradient = np.zeros((nq, self.manifold.embed_dim)) if order else np.zeros((1, 1))
+        laplacian = np.zeros(nq) if order else np.zeros(1)
+        blocks = []
+        for tau, index, Y, w in self.blocks():
+            skip = np.full(nq, -1, dtype=np.int64)
+            if own is not None:
+                place = np.full(len(self.Z), -1, dtype=np.int64)
+                place[index] = np.arange(index.size)
+                skip = place[own]
+            blocks.append((tau + t, Y, w, skip))
+
+        def part(rows):
+            g, lap = (gradient[rows], laplacian[rows]) if order else (gradient, laplacian)
+            self._part(kernels, blocks, Z[rows], rows, order, log_density[rows], g, lap)
+
+        workers = 1 if pairs < _SERIAL else min(effective_n_jobs(self.n_jobs), nq)
+        if workers == 1:
+            part(slice(0, nq))
+        else:
+            # more pieces than threads: tail queries cost more than others
+            edges = np.linspace(0, nq, min(nq, 8 * workers) + 1).astype(int)
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(part, [slice(a, b) for a, b in zip(edges[:-1], edges[1:])]))
+        if not order:
+            return Evaluation(log_density, None, None)
+        gradient = self.manifold.to_tangent(Z, gradient)
+        laplacian = laplacian - np.einsum("ij,ij->i", gradient, gradient)
+        return Evaluation(log_density, gradient, laplacian if order > 1 else None)
+
+    def _part(self, kernels, blocks, Z, rows, order, log_density, gradient, laplacian):
+        """Fill the outputs for some rows of the queries: dense sums, then the tail."""
+        factors = self.manifold.factors()
+        tables = [radial.table(factors, time, order) for time, *_ in blocks]
+        reference = max(tb.log_peak for tb in tables)
+        total = np.zeros(len(Z))
+        doubt = 0.0
+        for tb, (_, Y, w, skip) in zip(tables, blocks):
+            s = np.zeros(len(Z))
+            g = np.zeros_like(gradient)
+            lap = np.zeros_like(laplacian)
+            kernels.kernel_sums(Z, Y, w, skip[rows], *tb.arrays, order, s, g, lap)
+            height = np.exp(tb.log_peak - reference)
+            total += height * s
+            if order:
+                gradient += height * g
+                laplacian += height * lap
+            doubt += height * tb.floor * w.sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            np.log(total, out=log_density)
+            log_density += reference
+            if order:
+                gradient /= total[:, None]
+                laplacian /= total
+        far = np.flatnonzero(total * _TRUST <= doubt)
+        if far.size:
+            self._tail(kernels, blocks, Z, rows, far, order, log_density, gradient, laplacian)
+
+    def _tail(self, kernels, blocks, Z, rows, far, order, log_density, gradient, laplacian):
+        """Evaluate the queries `far` by log-sum-exp in every block, and combine the blocks."""
+        factors = self.manifold.factors()
+        monotone = len(factors) == 1 or all(f.radius is None for f in factors)
+        logs, grads, laps = [], [], []
+        for time, Y, w, skip in blocks:
+            tail = radial.tail_table(factors, time, order)
+            # sources further than this are below exp(-45) of the nearest, all weights considered
+            margin = 45.0 + tail.spread + np.log(w.max() / w.min())
+            s = np.full(far.size, -np.inf)
+            g = np.zeros((far.size, Z.shape[1]))
+            lap = np.zeros(far.size)
+            kernels.tail_sums(Z[far], Y, np.log(w), skip[rows][far], *tail.arrays, time, margin,
+                              monotone, order, s, g, lap)
+            logs.append(s)
+            grads.append(g)
+            laps.append(lap)
+        logs = np.array(logs)
+        log_density[far] = np.logaddexp.reduce(logs, axis=0)
+        if order:
+            with np.errstate(invalid="ignore"):
+                share = np.nan_to_num(np.exp(logs - log_density[far]))
+            gradient[far] = np.einsum("bi,bij->ij", share, np.array(grads))
+            laplacian[far] = np.einsum("bi,bi->i", share, np.array(laps))

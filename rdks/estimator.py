@@ -1,0 +1,423 @@
+"""The estimator: a density on a manifold, in scikit-learn's terms."""
+from __future__ import annotations
+
+import numbers
+import warnings
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin, clone
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import _validation as validation
+from .bandwidth import RULES, select
+from .engines import DirectSum, choose_engine
+from .errors import DuplicatesWarning, UnsupportedError
+from .sampling import heat_sample
+
+__all__ = ["RDKSEstimator"]
+
+
+class RDKSEstimator(DensityMixin, BaseEstimator):
+    r"""Density on a manifold by Riemannian diffusion kernel smoothing.
+
+    Each observation is spread by the manifold's own heat flow for a time :math:`h^2`:
+
+    .. math:: \hat p(x)=\sum_i w_i\,k_{h^2}(x,X_i).
+
+    The estimate is positive, has mass one with respect to the Riemannian volume, and is the
+    start of a diffusion model whose density and score at every later time are known in closed
+    form.
+
+    Parameters
+    ----------
+    manifold : Manifold, geomstats space or str
+        Where the data live: an object of :mod:`rdks.manifolds`, a geomstats space, a name
+        ("sphere", "torus", "circle", "euclidean"), or "auto": the sphere if every row has unit
+        norm (and none is one-hot), otherwise Euclidean space. ``manifold_reason_`` says why.
+    bandwidth : float or str
+        Standard deviation h per coordinate of the kernel, in the length unit of the manifold; or a
+        rule: "lcv" leave-one-out likelihood, "lscv" least-squares cross-validation, "isj"
+        Improved Sheather-Jones, "rot" rule of thumb; "auto" is "lcv".
+    adaptive : None
+        One time for all observations.
+    min_bandwidth : float or "auto"
+        A rule chooses no bandwidth below this; "auto" leaves the rules free.
+    engine : {"auto", "direct"}
+        How sums over observations are computed; "direct" adds all of them. ``engine_reason_``
+        says what "auto" chose.
+    rtol : float
+        Relative accuracy of the density that an approximate engine must reach.
+    check_points : {"raise", "project", "ignore"}
+        What to do with a row that is not on the manifold to within 1e-6: raise PointError, use
+        the nearest point, or do not look (rows are rounded to the nearest point in any case).
+    n_jobs : int, optional
+        Threads for the sums, as in scikit-learn.
+    verbose : bool
+        Show a progress bar while a rule chooses the bandwidth.
+
+    Attributes
+    ----------
+    manifold_ : Manifold
+    manifold_reason_ : str
+    bandwidth_ : float
+    selection_ : Selection or None
+        The curve that chose the bandwidth; None for a given one.
+    engine_ : str
+    engine_reason_ : str
+    n_samples_seen_ : int
+        Rows seen, repeated and weightless ones included.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        If X had column names.
+
+    See Also
+    --------
+    sklearn.neighbors.KernelDensity : Flat space; its other metrics are not normalised.
+
+    Notes
+    -----
+    With a given bandwidth, rows are used as they are. A rule merges exact duplicates into
+    weights first, as it would otherwise take a repeated row for evidence of a spike; above one
+    per cent a :class:`~rdks.errors.DuplicatesWarning` says so.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks import RDKSEstimator
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((500, 3)) + [0, 0, 2]
+    >>> X /= np.linalg.norm(X, axis=1, keepdims=True)
+    >>> est = RDKSEstimator().fit(X)
+    >>> est.manifold_
+    Sphere(dim=2, coords='extrinsic', radius=1.0)
+    >>> est.score_samples(X).shape, est.score_field(X).shape
+    ((500,), (500, 3))
+    >>> est.sample(3, random_state=0).shape
+    (3, 3)
+    """
+
+    def __init__(self, manifold="auto", *, bandwidth="auto", adaptive=None, min_bandwidth="auto",
+                 engine="auto", rtol=1e-6, check_points="raise", n_jobs=None, verbose=False):
+        self.manifold = manifold
+        self.bandwidth = bandwidth
+        self.adaptive = adaptive
+        self.min_bandwidth = min_bandwidth
+        self.engine = engine
+        self.rtol = rtol
+        self.check_points = check_points
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    # fitting
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit the density to data.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, p) or (n, *point_shape)
+            Points of the manifold, one per row.
+        y : None
+            Ignored.
+        sample_weight : array-like, shape (n,), optional
+            Weights >= 0; weight 2 is the row twice, weight 0 is no row.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        PointError
+            If a row is not on the manifold.
+        ValueError
+            If a parameter, the shape of X or a weight is wrong, or a rule has a single distinct
+            point to choose from. The estimator is left as it was.
+        """
+        self._check_parameters()
+        X, layout, probe = self._read(X)
+        if isinstance(self.manifold, str) and self.manifold == "auto":
+            names = getattr(probe, "feature_names_in_", None)
+            manifold, reason = validation.automatic_manifold(X, names)
+            if validation.looks_like_latlon(names):
+                reason += ("; the columns are named like latitude and longitude: for the sphere pass "
+                           "manifold=Sphere(2, coords='latlon_deg')")
+                warnings.warn("manifold='auto' takes the columns "
+                              f"{list(names)} as flat coordinates. For points of a sphere pass "
+                              "manifold=Sphere(2, coords='latlon_deg')", UserWarning, stacklevel=2)
+        else:
+            manifold = validation.as_manifold(self.manifold, X.shape[1])
+            reason = "given"
+        weight = validation.as_weights(sample_weight, len(X))
+        Z = validation.as_points(manifold, X, self.check_points)
+        state = self._state(manifold, Z, weight, len(X))
+        state.update(manifold_reason_=reason, _layout=layout, n_features_in_=probe.n_features_in_)
+        self._accept(state)
+        if hasattr(probe, "feature_names_in_"):
+            self.feature_names_in_ = probe.feature_names_in_
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return self
+
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Add data to the fit; an automatic bandwidth is chosen again from all data.
+
+        Parameters and errors as in :meth:`fit`.
+
+        Returns
+        -------
+        self
+        """
+        if not hasattr(self, "_raw"):
+            return self.fit(X, y, sample_weight)
+        self._check_parameters()
+        X, _, _ = self._read(X, reset=False)
+        weight = validation.as_weights(sample_weight, len(X))
+        Z = validation.as_points(self.manifold_, X, self.check_points)
+        raw = self._raw.merge(DirectSum(self.manifold_, Z, weight, 0.0))
+        self._accept(self._state(self.manifold_, raw.Z, raw.weight, self.n_samples_seen_ + len(X)))
+        return self
+
+    def merge(self, other):
+        """Combine two fits into a new one, as if fitted to both data sets at once.
+
+        Parameters
+        ----------
+        other : RDKSEstimator
+            Fitted, with the same parameters on the same manifold.
+
+        Returns
+        -------
+        RDKSEstimator
+            A new estimator; both operands are unchanged.
+
+        Raises
+        ------
+        ValueError
+            If parameters or manifolds differ.
+        """
+        check_is_fitted(self)
+        if not isinstance(other, RDKSEstimator):
+            raise ValueError(f"merge: expected a fitted RDKSEstimator, found {type(other).__name__}")
+        check_is_fitted(other)
+        mine, theirs = self.get_params(), other.get_params()
+        differ = sorted(k for k in mine if k not in ("n_jobs", "verbose") and mine[k] != theirs[k])
+        if differ or self.manifold_ != other.manifold_:
+            what = f"the parameters {differ}" if differ else (
+                f"the manifolds {self.manifold_!r} and {other.manifold_!r}")
+            raise ValueError(f"merge: {what} differ; fit both with the same parameters")
+        new = clone(self)
+        new.__dict__.update({k: v for k, v in self.__dict__.items() if k not in mine})
+        raw = self._raw.merge(other._raw)
+        new._accept(new._state(self.manifold_, raw.Z, raw.weight,
+                               self.n_samples_seen_ + other.n_samples_seen_))
+        return new
+
+    def _check_parameters(self):
+        """Raise ValueError for parameters that cannot be right, before anything is touched."""
+        h = self.bandwidth
+        if isinstance(h, str):
+            if h == "mixture":
+                raise UnsupportedError("bandwidth='mixture' is not part of this version; use 'auto', "
+                                       f"one of {RULES}, or a number")
+            if h != "auto" and h not in RULES:
+                raise ValueError(f"bandwidth = {h!r} is not a known rule; expected a positive number, "
+                                 f"'auto' or one of {RULES}")
+        elif not isinstance(h, numbers.Real) or isinstance(h, bool) or not (np.isfinite(h) and h > 0):
+            raise ValueError(f"bandwidth = {h!r} must be a positive finite number, or a rule: 'auto' or "
+                             f"one of {RULES}")
+        if self.adaptive is not None:
+            if self.adaptive in ("knn", "abramson"):
+                raise UnsupportedError(f"adaptive={self.adaptive!r} is not part of this version; use None")
+            raise ValueError(f"adaptive = {self.adaptive!r}: expected None")
+        low = self.min_bandwidth
+        if low != "auto" and (not isinstance(low, numbers.Real) or not (np.isfinite(low) and low >= 0)):
+            raise ValueError(f"min_bandwidth = {low!r}: expected 'auto' or a finite number >= 0")
+        if self.engine in ("neighbors", "spectral"):
+            raise UnsupportedError(f"engine={self.engine!r} is not part of this version; use 'auto' or 'direct'")
+        if self.engine not in ("auto", "direct"):
+            raise ValueError(f"engine = {self.engine!r}: expected 'auto' or 'direct'")
+        if not isinstance(self.rtol, numbers.Real) or not 0 < self.rtol < 1:
+            raise ValueError(f"rtol = {self.rtol!r}: expected a number between 0 and 1")
+        if self.check_points not in validation.CHECK_POINTS:
+            raise ValueError(f"check_points = {self.check_points!r}: expected one of "
+                             f"{validation.CHECK_POINTS}")
+
+    def _read(self, X, reset=True):
+        """Return X as finite floats (n, p), the shape of its rows, and what scikit-learn noted."""
+        probe = type(self)()  # so that a failure leaves this estimator as it was
+        if not reset:
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(self, name):
+                    setattr(probe, name, getattr(self, name))
+        layout = None
+        shape = getattr(X, "shape", None)
+        if shape is None and isinstance(X, (list, tuple)):
+            X = np.asarray(X)
+            shape = X.shape
+        if shape is not None and len(shape) > 2 and isinstance(X, np.ndarray):
+            layout = shape[1:]
+            X = X.reshape(shape[0], -1) if shape[0] else X.reshape(0, int(np.prod(layout)))
+        X = validate_data(probe, X, reset=reset, dtype=np.float64, order="C")
+        return X, layout or (X.shape[1],), probe
+
+    def _state(self, manifold, Z, weight, seen):
+        """Compute the fitted attributes for all data; nothing is assigned here."""
+        raw = DirectSum(manifold, Z, weight, 0.0, self.n_jobs)
+        selection = None
+        sources = raw
+        if isinstance(self.bandwidth, str):
+            sources = self._distinct(raw, seen)
+            low = 0.0 if self.min_bandwidth == "auto" else float(self.min_bandwidth)
+            selection = select(sources, self.bandwidth, min_bandwidth=low, verbose=self.verbose)
+            h = selection.bandwidth
+        else:
+            h = float(self.bandwidth)
+        name, reason = choose_engine(manifold, len(sources.Z), h * h)
+        if self.engine != "auto":
+            name, reason = self.engine, "given; " + reason
+        return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "engine_": name,
+                "engine_reason_": reason, "n_samples_seen_": seen, "_raw": raw,
+                "_sum": sources.at(h * h)}
+
+    @staticmethod
+    def _distinct(raw, seen):
+        """Merge exact duplicates into weights and drop rows of weight zero."""
+        used = raw.weight > 0
+        Z, which = np.unique(raw.Z[used], axis=0, return_inverse=True)
+        repeated = int(used.sum()) - len(Z)
+        if repeated > 0.01 * used.sum():
+            warnings.warn(
+                f"{repeated} of {int(used.sum())} rows are exact copies of others (there are {len(Z)} distinct "
+                "points). They are merged into weights before a bandwidth is chosen. Mind likelihoods: a "
+                "held-out copy of a training row rewards ever smaller bandwidths without bound",
+                DuplicatesWarning, stacklevel=4)
+        if not repeated:
+            # keep the order of the data: sums then agree to the last digit with a given bandwidth
+            return DirectSum(raw.manifold, raw.Z[used], raw.weight[used], 0.0, raw.n_jobs)
+        weight = np.bincount(which.ravel(), weights=raw.weight[used], minlength=len(Z))
+        return DirectSum(raw.manifold, Z, weight, 0.0, raw.n_jobs)
+
+    def _accept(self, state):
+        self.__dict__.update(state)
+
+    # using
+
+    def _query(self, X):
+        """Return queries as written, (n, p), and embedded."""
+        check_is_fitted(self)
+        X, layout, _ = self._read(X, reset=False)
+        return X, validation.as_points(self.manifold_, X, self.check_points), layout
+
+    def _at(self, t):
+        self._sum.n_jobs = self.n_jobs
+        return validation.as_time(t)
+
+    def score_samples(self, X, t=None):
+        """Evaluate the log density at points.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, p) or (n, *point_shape)
+        t : float, optional
+            Diffusion time since the fitted density, >= 0; 0 by default.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Natural log of the density per unit of Riemannian volume.
+        """
+        _, Z, _ = self._query(X)
+        return self._sum.evaluate(Z, self._at(t)).log_density
+
+    def score(self, X, y=None, sample_weight=None):
+        """Return the total log-likelihood of data, as :class:`sklearn.neighbors.KernelDensity` does.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, p) or (n, *point_shape)
+        y : None
+            Ignored.
+        sample_weight : array-like, shape (n,), optional
+
+        Returns
+        -------
+        float
+            Sum, not mean, of the (weighted) log densities.
+        """
+        logs = self.score_samples(X)
+        return float(validation.as_weights(sample_weight, len(logs)) @ logs)
+
+    def score_field(self, X, t=None):
+        r"""Evaluate the score :math:`\nabla\log p_t` at points.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, p) or (n, *point_shape)
+        t : float, optional
+            Diffusion time since the fitted density, >= 0.
+
+        Returns
+        -------
+        ndarray, shape of X
+            Riemannian gradients, tangent vectors in the layout of the points; in latitude and
+            longitude (north, east) per unit length.
+        """
+        X, Z, layout = self._query(X)
+        gradient = self._sum.evaluate(Z, self._at(t), order=1).gradient
+        V = self.manifold_.push_tangent(X.reshape(len(X), *self.manifold_.point_shape), gradient)
+        return V.reshape(len(X), *layout)
+
+    def score_divergence(self, X, t=None):
+        r"""Evaluate :math:`\Delta\log p_t`, the divergence of the score, at points.
+
+        Exact and without second derivatives: :math:`\Delta\log p=\Delta p/p-|\nabla\log p|^2`, and
+        the Laplacian of each kernel is known.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, p) or (n, *point_shape)
+        t : float, optional
+            Diffusion time since the fitted density, >= 0.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+        """
+        _, Z, _ = self._query(X)
+        return self._sum.evaluate(Z, self._at(t), order=2).laplacian
+
+    def sample(self, n_samples=1, random_state=None, *, method="direct"):
+        """Draw from the fitted density.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : None, int, RandomState or Generator
+        method : {"direct"}
+            Pick an observation by weight and take one exact step of Brownian motion from it.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, p) or (n_samples, *point_shape)
+            Points in the layout that X had in `fit`.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, numbers.Integral) or n_samples < 0:
+            raise ValueError(f"n_samples = {n_samples!r}: expected an integer >= 0")
+        if method in ("reverse_sde", "probability_flow"):
+            raise UnsupportedError(f"method={method!r} is not part of this version; use 'direct', which draws "
+                                   "from the same law without discretisation")
+        if method != "direct":
+            raise ValueError(f"method = {method!r}: expected 'direct'")
+        rng = validation.as_generator(random_state)
+        state = self._sum
+        which = rng.choice(len(state.Z), size=n_samples, p=state.weight / state.weight.sum())
+        Z = heat_sample(self.manifold_, state.Z[which], state.time[which], rng)
+        return self.manifold_.unembed(Z).reshape(n_samples, *self._layout)

@@ -1,0 +1,38 @@
+"""Euclidean space."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .base import Manifold, SpaceForm
+
+__all__ = ["Euclidean"]
+
+
+@dataclass(frozen=True)
+class Euclidean(Manifold):
+    """Euclidean space :math:`R^d`; its heat kernel is the Gaussian of variance `t`.
+
+    Parameters
+    ----------
+    dim : int
+        Dimension d >= 1.
+
+    Examples
+    --------
+    >>> from rdks.manifolds import Euclidean
+    >>> Euclidean(2).volume
+    inf
+    """
+
+    dim: int = 2
+
+    def __post_init__(self):
+        if self.dim < 1:
+            raise ValueError(f"Euclidean(dim={self.dim!r}): the dimension must be at least 1")
+
+    def factors(self):
+        return (SpaceForm(self.dim),)
+
+    @property
+    def point_shape(self):
+        return (self.dim,)

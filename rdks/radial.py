@@ -1,0 +1,402 @@
+r"""Heat kernels as arrays: the tables that the kernel sums read.
+
+A kernel sum needs, for each factor of the manifold and for one time t, three functions of the
+squared chord c: :math:`\log k_t`, its slope :math:`\partial_c\log k_t`, and
+:math:`\Delta k_t/k_t`. Compiled code cannot call back into Python, so they travel as
+polynomials, in one of two forms.
+
+``gauss``
+    One polynomial in c on :math:`[0,c_{cut}]`, where the kernel has fallen to
+    :math:`e^{-60}` of its peak; beyond the cut that value is used. It gives the 128th root of
+    k / k(0), which needs no exponential: a polynomial of degree 11 resolves the root to the
+    last digit, and seven squarings undo it at the price of two digits. This is the fast form.
+    It exists when t is small (about t < 0.01 on the unit sphere).
+``panels``
+    Piecewise polynomials in the distance from the cut locus, :math:`v=|x+y|` on a sphere and
+    L/2 - |x-y| on a circle, over the whole manifold. Near the cut locus several geodesics
+    compete and the log kernel bends within a layer of width t/pi: there the panels are
+    geometrically fine. Used in the dense sums when t is large, and, with the Gaussian
+    exponent left out so that nothing underflows, in the tail at every t.
+
+Both forms are fitted at Chebyshev nodes to the exact functions of :class:`SpaceForm`, so their
+error is measured from the decay of the coefficients and is below ``ERROR``.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+__all__ = ["ERROR", "KernelTable", "RadialLaw", "TailTable", "radial_law", "table", "tail_table"]
+
+#: Bound on the error of a tabulated log kernel, relative to max(1, its value).
+ERROR = 1e-13
+#: Bound on the error of a tabulated slope or Laplacian ratio, relative to its largest value nearby.
+SLOPE_ERROR = 1e-12
+#: The ``gauss`` form reaches down to exp(-DEPTH) of the peak.
+DEPTH = 60.0
+
+#: The ``gauss`` form tabulates the 128th root of the kernel, which seven squarings undo.
+ROOT = 128
+
+_GAUSS = 12   # coefficients of the gauss form
+_PANEL = 16   # coefficients of a panel
+LINE, CIRCLE, SPHERE = 0, 1, 2
+
+
+def _chebyshev_to_powers(count, shift):
+    """Matrix from values at Chebyshev nodes to power coefficients on [-1, 1] or [0, 1]."""
+    nodes = np.cos(np.pi * (np.arange(count) + 0.5) / count)
+    cheb = np.linalg.inv(np.polynomial.chebyshev.chebvander(nodes, count - 1))
+    powers = np.zeros((count, count))
+    for k in range(count):
+        unit = np.zeros(k + 1)
+        unit[k] = 1.0
+        p = np.polynomial.Polynomial(np.polynomial.chebyshev.cheb2poly(unit))
+        if shift:  # x in [-1, 1] becomes 2 x - 1 with x in [0, 1]
+            p = p(np.polynomial.Polynomial([-1.0, 2.0]))
+        powers[: p.coef.size, k] = p.coef
+    return nodes, cheb, powers
+
+
+_GAUSS_NODES, _GAUSS_CHEB, _GAUSS_POWERS = _chebyshev_to_powers(_GAUSS, True)
+_PANEL_NODES, _PANEL_CHEB, _PANEL_POWERS = _chebyshev_to_powers(_PANEL, False)
+
+
+@dataclass(frozen=True)
+class KernelTable:
+    """The heat kernel of a product of space forms at one time, as arrays.
+
+    ``F`` factors, ``m`` embedded columns, three slots: log kernel relative to its peak, slope
+    in c, Laplacian ratio.
+
+    Attributes
+    ----------
+    start : int64 (F + 1,)
+        First column of each factor.
+    period : float64 (m,)
+        Period of each column, 0 where there is none.
+    kind : int64 (F,)
+        0 flat, 1 circle, 2 sphere.
+    half : float64 (F,)
+        Distance from the cut locus at c = 0: half the period, or the diameter 2R.
+    gauss : bool
+        Whether every factor is in the ``gauss`` form.
+    is_gauss : int64 (F,)
+    cut, poly : float64 (F,), (F, 3, 12)
+        The ``gauss`` form: power coefficients in min(c, cut) of the root, slope, ratio.
+    count, edge, mid, scale, panel : (F,), (F, P), (F, P), (F, P), (F, 3, P, 16)
+        The ``panels`` form: lower edges, midpoints, inverse half-widths, coefficients.
+    log_peak : float
+        log k_t(x, x).
+    floor : float
+        Largest possible absolute error of k / k(0) from cutting it: exp(-60), or 1e-300 where only
+        the range of floating-point numbers cuts.
+    """
+
+    start: np.ndarray
+    period: np.ndarray
+    kind: np.ndarray
+    half: np.ndarray
+    is_gauss: np.ndarray
+    cut: np.ndarray
+    poly: np.ndarray
+    count: np.ndarray
+    edge: np.ndarray
+    mid: np.ndarray
+    scale: np.ndarray
+    panel: np.ndarray
+    log_peak: float
+    floor: float
+
+    @property
+    def arrays(self):
+        """The arrays in the order in which the kernels take them."""
+        return (self.start, self.period, self.kind, self.half, self.is_gauss, self.cut, self.poly,
+                self.count, self.edge, self.mid, self.scale, self.panel)
+
+
+@dataclass(frozen=True)
+class TailTable:
+    """log k + r^2/2t, slope and Laplacian ratio in panels of the distance from the cut locus.
+
+    Attributes as in :class:`KernelTable`; `spread` is the range of log k + r^2/2t.
+    """
+
+    start: np.ndarray
+    period: np.ndarray
+    kind: np.ndarray
+    half: np.ndarray
+    count: np.ndarray
+    edge: np.ndarray
+    mid: np.ndarray
+    scale: np.ndarray
+    panel: np.ndarray
+    spread: float
+
+    @property
+    def arrays(self):
+        """The arrays in the order in which the kernels take them."""
+        return (self.start, self.period, self.kind, self.half, self.count, self.edge, self.mid,
+                self.scale, self.panel)
+
+
+def _kind(factor):
+    if factor.radius is not None:
+        return SPHERE, 2 * factor.radius
+    return (LINE, 0.0) if factor.period is None else (CIRCLE, 0.5 * factor.period)
+
+
+def _distance_from_chord(factor, c):
+    """Distance for a squared chord; not accurate near a sphere's antipode, where it is not used."""
+    r = np.sqrt(c)
+    return r if factor.radius is None else 2 * factor.radius * np.arcsin(
+        np.minimum(r / (2 * factor.radius), 1.0))
+
+
+def _distance_from_cut(factor, v):
+    """Distance from the distance to the cut locus."""
+    if factor.radius is None:
+        return 0.5 * factor.period - v
+    R = factor.radius
+    return 2 * R * np.arccos(np.clip(v / (2 * R), 0.0, 1.0))
+
+
+def _slots(factor, r, t, order, gaussian):
+    """Evaluate the slots at distances r; slot 0 with or without the Gaussian exponent."""
+    log_k = factor.log_kernel(r, t)
+    first = log_k - r * r / (2 * t) if gaussian else log_k
+    if order == 0:
+        return [first]
+    return [first, *factor.slopes(r, t)]
+
+
+def _resolved(cheb, bound):
+    """Whether the last Chebyshev coefficients are below the bound, per row."""
+    return np.abs(cheb[..., -2:]).max(axis=-1) <= bound
+
+
+def _gauss_form(factor, t, order, peak):
+    """Fit the ``gauss`` form, or return None where twelve coefficients do not resolve it."""
+    reach = factor.reach
+    if np.isinf(reach):
+        cut = 2 * DEPTH * t
+    else:
+        # log k >= peak - DEPTH - spread of the correction; a little more depth costs nothing
+        r = np.sqrt(2 * t * (DEPTH + 0.5 * factor.dim))
+        if r > 0.75 * reach:
+            return None
+        cut = r * r if factor.radius is None else (
+            2 * factor.radius * np.sin(r / (2 * factor.radius))) ** 2
+    x = 0.5 * (1 + _GAUSS_NODES)
+    values = _slots(factor, _distance_from_chord(factor, cut * x), t, order, True)
+    values[0] = np.exp((values[0] - peak) / ROOT)
+    poly = np.zeros((3, _GAUSS))
+    for slot, value in enumerate(values):
+        cheb = _GAUSS_CHEB @ value
+        scale = np.abs(value).max()
+        # the root's error is multiplied by ROOT: ask for the last digit
+        if not _resolved(cheb, 4e-16 if slot == 0 else SLOPE_ERROR * scale):
+            return None
+        keep = np.flatnonzero(np.abs(cheb) > 1e-19 * scale)
+        cheb[keep[-1] + 1 if keep.size else 0:] = 0.0
+        poly[slot] = (_GAUSS_POWERS @ cheb) / cut ** np.arange(_GAUSS)
+    poly[0, 0] = 1.0  # exact: the kernel at distance zero is its peak
+    return cut, poly
+
+
+def _panels(factor, t, order, gaussian, shift=0.0):
+    """Fit panels in v on [0, half], geometrically fine at 0, bisected until resolved."""
+    if factor.radius is None and factor.period is None:
+        zero = np.zeros(1)
+        value = _slots(factor, zero, t, 0, gaussian)[0][0] - shift
+        coef = np.zeros((3, 1, _PANEL))
+        coef[0, 0, 0] = value
+        return zero, zero, np.ones(1), coef
+    half = _kind(factor)[1]
+    unit = factor.radius if factor.radius is not None else factor.period / (2 * np.pi)
+    layer = min(0.5 * t / unit, 0.25 * half)
+    steps = max(1, int(np.ceil(np.log2(half / layer))))
+    todo = half * np.concatenate([[0.0], 0.5 ** np.arange(steps - 1, -1, -1)])
+    todo = np.column_stack([todo[:-1], todo[1:]])
+    done_edges, done_coefs = [], []
+    for _ in range(40):
+        low, high = todo.T
+        mid, width = 0.5 * (low + high), 0.5 * (high - low)
+        v = mid[:, None] + width[:, None] * _PANEL_NODES
+        values = _slots(factor, _distance_from_cut(factor, v), t, order, gaussian)
+        values[0] = values[0] - shift
+        ok = np.ones(len(todo), dtype=bool)
+        coef = np.zeros((3, len(todo), _PANEL))
+        for slot, value in enumerate(values):
+            cheb = value @ _PANEL_CHEB.T
+            size = np.maximum(1.0, np.abs(value).max(axis=-1))
+            ok &= _resolved(cheb, (ERROR if slot == 0 else SLOPE_ERROR) * size)
+            coef[slot] = cheb @ _PANEL_POWERS.T
+        # a panel as narrow as the rounding of a distance cannot be improved
+        ok |= width < 1e-3 * layer
+        done_edges.append(todo[ok])
+        done_coefs.append(coef[:, ok])
+        bad = todo[~ok]
+        if not len(bad):
+            break
+        middle = bad.mean(axis=1)
+        todo = np.concatenate([np.column_stack([bad[:, 0], middle]),
+                               np.column_stack([middle, bad[:, 1]])])
+    else:
+        raise ArithmeticError(f"the heat kernel of {factor} at t = {t} is not resolved by panels")
+    edges, coefs = np.concatenate(done_edges), np.concatenate(done_coefs, axis=1)
+    order_ = np.argsort(edges[:, 0])
+    edges, coefs = edges[order_], coefs[:, order_]
+    return (edges[:, 0], edges.mean(axis=1), 2.0 / np.diff(edges, axis=1)[:, 0],
+            np.ascontiguousarray(coefs))
+
+
+def _stack_panels(forms):
+    """Pad the panels of several factors to common arrays; None stands for no panels."""
+    most = max([form[0].size for form in forms if form is not None], default=1)
+    count = np.ones(len(forms), dtype=np.int64)
+    edge, mid = np.full((len(forms), most), np.inf), np.zeros((len(forms), most))
+    scale, coef = np.zeros((len(forms), most)), np.zeros((len(forms), 3, most, _PANEL))
+    for f, form in enumerate(forms):
+        if form is not None:
+            k = form[0].size
+            count[f], edge[f, :k], mid[f, :k], scale[f, :k] = k, *form[:3]
+            coef[f, :, :k] = form[3]
+    return count, edge, mid, scale, coef
+
+
+def _layout(factors):
+    start = np.concatenate([[0], np.cumsum([f.width for f in factors])]).astype(np.int64)
+    period = np.concatenate([np.full(f.width, f.period or 0.0) for f in factors])
+    kinds = [_kind(f) for f in factors]
+    return (start, period, np.array([k for k, _ in kinds], dtype=np.int64),
+            np.array([h for _, h in kinds]))
+
+
+@lru_cache(maxsize=512)
+def table(factors, t, order=0):
+    """Tabulate the heat kernel of a product of space forms for the dense sums.
+
+    Parameters
+    ----------
+    factors : tuple of SpaceForm
+    t : float
+        Time, positive.
+    order : int
+        0 for the log kernel alone, 1 or 2 for slopes and Laplacians too.
+
+    Returns
+    -------
+    KernelTable
+    """
+    gauss, panels, peak = [], [], 0.0
+    for factor in factors:
+        top = float(factor.log_kernel(np.zeros(1), t)[0])
+        peak += top
+        gauss.append(_gauss_form(factor, t, order, top))
+        panels.append(None if gauss[-1] else _panels(factor, t, order, True, top))
+    is_gauss = np.array([g is not None for g in gauss], dtype=np.int64)
+    cut = np.array([g[0] if g else 1.0 for g in gauss])
+    poly = np.array([g[1] if g else np.zeros((3, _GAUSS)) for g in gauss])
+    return KernelTable(*_layout(factors), is_gauss, cut, poly, *_stack_panels(panels),
+                       log_peak=peak, floor=np.exp(-DEPTH) if is_gauss.any() else 1e-300)
+
+
+@lru_cache(maxsize=512)
+def tail_table(factors, t, order=0):
+    """Tabulate the heat kernel, its Gaussian exponent left out, for the far tail.
+
+    Parameters and errors as in :func:`table`.
+
+    Returns
+    -------
+    TailTable
+    """
+    panels = [_panels(factor, t, order, False) for factor in factors]
+    spread = 0.0
+    for factor, form in zip(factors, panels):
+        if factor.reach < np.inf:
+            values = form[3][0] @ np.vander([-1.0, 0.0, 1.0], _PANEL, increasing=True).T
+            spread += float(np.ptp(values))
+    return TailTable(*_layout(factors), *_stack_panels(panels), spread=spread)
+
+
+class RadialLaw:
+    r"""The distance that Brownian motion on a sphere travels, as a map from that in flat space.
+
+    In :math:`R^d` the distance after time t is :math:`\rho=\sqrt t\,|\xi|`, :math:`\xi` standard
+    normal. On the sphere it has the density :math:`p_t(r)A(r)`, A the area of the geodesic
+    sphere. The increasing map T with :math:`F_{sphere}(T(\rho))=F_{flat}(\rho)` is smooth and close
+    to the identity for small t, so it is tabulated and interpolated, not the distribution
+    function itself: the direction and length of one normal vector give an exact step.
+
+    Parameters
+    ----------
+    factor : SpaceForm
+        A sphere.
+    t : float
+        Time.
+
+    Notes
+    -----
+    The distribution function is integrated by 16-point Gauss-Legendre panels, from both ends, and
+    inverted by bisection at 1025 quantiles between 1e-10 and 1 - 1e-16. T is linear below the
+    first and constant beyond the last. Error of F(T) below 1e-8.
+    """
+
+    _PANELS, _QUANTILES = 96, 1025
+
+    def __init__(self, factor, t):
+        from scipy.interpolate import CubicSpline
+        from scipy.stats import chi
+
+        unit = np.sqrt(t)
+        far = min(factor.reach, unit * (np.sqrt(factor.dim) + 11.0))
+        edges = np.linspace(0.0, far, self._PANELS + 1)
+        nodes, weights = np.polynomial.legendre.leggauss(16)
+        width = 0.5 * np.diff(edges)
+        r = edges[:-1, None] + width[:, None] * (1 + nodes)
+        log_k = factor.log_kernel(r, t) - r * r / (2 * t)
+        with np.errstate(divide="ignore"):
+            values = np.exp(log_k + np.log(factor.area(r)))
+        fit = np.linalg.inv(np.polynomial.legendre.legvander(nodes, 15))
+        integral = np.polynomial.legendre.legint((values @ fit.T).T, lbnd=-1) * width
+        mass = (values @ weights) * width
+        below = np.concatenate([[0.0], np.cumsum(mass)])
+        above = np.concatenate([np.cumsum(mass[::-1])[::-1], [0.0]])
+        self.mass = below[-1]
+
+        def distribution(r):
+            k = np.clip(np.searchsorted(edges, r, side="right") - 1, 0, self._PANELS - 1)
+            x = (r - edges[k]) / width[k] - 1
+            part = np.polynomial.legendre.legval(x, integral[:, k], tensor=False)
+            return below[k] + part, above[k] - part
+
+        self.distribution = distribution
+        flat = chi(factor.dim)
+        x = np.linspace(flat.ppf(1e-10), flat.isf(1e-16), self._QUANTILES)
+        low, high = np.zeros_like(x), np.full_like(x, far)
+        want_below, want_above = flat.cdf(x), flat.sf(x)
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            got_below, got_above = distribution(middle)
+            less = np.where(want_below < 0.5, got_below < want_below, got_above > want_above)
+            low, high = np.where(less, middle, low), np.where(less, high, middle)
+        self._ends = unit * x[0], unit * x[-1]
+        self._first = low[0] / (unit * x[0])
+        self._spline = CubicSpline(unit * x, low)
+        self._last = low[-1]
+
+    def __call__(self, rho):
+        """Map flat distances to distances on the sphere; shape of `rho`."""
+        low, high = self._ends
+        r = np.where(rho < low, rho * self._first, self._spline(np.clip(rho, low, high)))
+        return np.clip(np.where(rho > high, self._last, r), 0.0, None)
+
+
+@lru_cache(maxsize=256)
+def radial_law(factor, t):
+    """Return the (cached) :class:`RadialLaw` of a sphere at a time."""
+    return RadialLaw(factor, t)

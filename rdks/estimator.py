@@ -273,7 +273,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         selection = None
         sources = raw
         if isinstance(self.bandwidth, str):
-            sources = self._distinct(raw, seen)
+            sources = self._distinct(raw)
             low = 0.0 if self.min_bandwidth == "auto" else float(self.min_bandwidth)
             selection = select(sources, self.bandwidth, min_bandwidth=low, verbose=self.verbose)
             h = selection.bandwidth
@@ -287,12 +287,12 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                 "_sum": sources.at(h * h)}
 
     @staticmethod
-    def _distinct(raw, seen):
+    def _distinct(raw):
         """Merge exact duplicates into weights and drop rows of weight zero."""
         used = raw.weight > 0
         Z, which = np.unique(raw.Z[used], axis=0, return_inverse=True)
         repeated = int(used.sum()) - len(Z)
-        if repeated > 0.01 * used.sum():
+        if repeated > 0.01 * used.sum() and len(Z) > 1:  # one distinct point is an error later
             warnings.warn(
                 f"{repeated} of {int(used.sum())} rows are exact copies of others (there are {len(Z)} distinct "
                 "points). They are merged into weights before a bandwidth is chosen. Mind likelihoods: a "

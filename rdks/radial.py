@@ -31,8 +31,9 @@ import numpy as np
 __all__ = ["ERROR", "KernelTable", "RadialLaw", "TailTable", "radial_law", "table", "tail_table"]
 
 #: Bound on the error of a tabulated log kernel, relative to max(1, its value).
-ERROR = 1e-13
-#: Bound on the error of a tabulated slope or Laplacian ratio, relative to its largest value nearby.
+ERROR = 2e-13
+#: Bound on the error of a tabulated slope or Laplacian ratio, relative to its largest value nearby;
+#: next to the cut locus at small times, 1e-15 (size of the space)^2 / t where that is more.
 SLOPE_ERROR = 1e-12
 #: The ``gauss`` form reaches down to exp(-DEPTH) of the peak.
 DEPTH = 60.0
@@ -196,8 +197,8 @@ def _gauss_form(factor, t, order, peak):
     for slot, value in enumerate(values):
         cheb = _GAUSS_CHEB @ value
         scale = np.abs(value).max()
-        # the root's error is multiplied by ROOT: ask for the last digit
-        if not _resolved(cheb, 4e-16 if slot == 0 else SLOPE_ERROR * scale):
+        # squaring the root back multiplies its error by ROOT
+        if not _resolved(cheb, ERROR / ROOT if slot == 0 else SLOPE_ERROR * scale):
             return None
         keep = np.flatnonzero(np.abs(cheb) > 1e-19 * scale)
         cheb[keep[-1] + 1 if keep.size else 0:] = 0.0
@@ -217,35 +218,41 @@ def _panels(factor, t, order, gaussian, shift=0.0):
     half = _kind(factor)[1]
     unit = factor.radius if factor.radius is not None else factor.period / (2 * np.pi)
     layer = min(0.5 * t / unit, 0.25 * half)
+    # The rounding of a distance is magnified at the cut locus, where slopes are of the order of
+    # pi unit / t: that noise must not be taken for structure.
+    noise = max(SLOPE_ERROR, 1e-15 * unit**2 / t)
     steps = max(1, int(np.ceil(np.log2(half / layer))))
     todo = half * np.concatenate([[0.0], 0.5 ** np.arange(steps - 1, -1, -1)])
     todo = np.column_stack([todo[:-1], todo[1:]])
     done_edges, done_coefs = [], []
-    for _ in range(40):
+    for _ in range(30):
         low, high = todo.T
         mid, width = 0.5 * (low + high), 0.5 * (high - low)
         v = mid[:, None] + width[:, None] * _PANEL_NODES
-        values = _slots(factor, _distance_from_cut(factor, v), t, order, gaussian)
+        r = _distance_from_cut(factor, v)
+        values = _slots(factor, r, t, order, gaussian)
         values[0] = values[0] - shift
+        exponent = (r * r).max(axis=-1) / (2 * t)
         ok = np.ones(len(todo), dtype=bool)
         coef = np.zeros((3, len(todo), _PANEL))
         for slot, value in enumerate(values):
             cheb = value @ _PANEL_CHEB.T
-            size = np.maximum(1.0, np.abs(value).max(axis=-1))
-            ok &= _resolved(cheb, (ERROR if slot == 0 else SLOPE_ERROR) * size)
+            size = np.abs(value).max(axis=-1)
+            bound = ERROR * np.maximum(size, 1 + exponent) if slot == 0 else noise * size
+            ok &= _resolved(cheb, bound)
             coef[slot] = cheb @ _PANEL_POWERS.T
-        # a panel as narrow as the rounding of a distance cannot be improved
-        ok |= width < 1e-3 * layer
         done_edges.append(todo[ok])
         done_coefs.append(coef[:, ok])
         bad = todo[~ok]
         if not len(bad):
             break
+        if len(bad) > 100:
+            raise ArithmeticError(f"panels do not resolve the heat kernel of {factor} at t = {t}")
         middle = bad.mean(axis=1)
         todo = np.concatenate([np.column_stack([bad[:, 0], middle]),
                                np.column_stack([middle, bad[:, 1]])])
     else:
-        raise ArithmeticError(f"the heat kernel of {factor} at t = {t} is not resolved by panels")
+        raise ArithmeticError(f"panels do not resolve the heat kernel of {factor} at t = {t}")
     edges, coefs = np.concatenate(done_edges), np.concatenate(done_coefs, axis=1)
     order_ = np.argsort(edges[:, 0])
     edges, coefs = edges[order_], coefs[:, order_]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 
 import numpy as np
 
@@ -32,8 +33,11 @@ def load_geomstats():
     if lent:
         np.trapz = np.trapezoid
     try:
-        module = importlib.import_module("geomstats")
-        importlib.import_module("geomstats.backend")
+        with warnings.catch_warnings():
+            # its loader uses a protocol that Python is retiring
+            warnings.simplefilter("ignore", ImportWarning)
+            module = importlib.import_module("geomstats")
+            importlib.import_module("geomstats.backend")
     finally:
         if lent:
             del np.trapz

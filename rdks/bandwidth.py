@@ -24,12 +24,13 @@ from scipy.special import poch
 
 __all__ = ["RULES", "Selection", "search_range", "select"]
 
-#: Names of the rules, and the level of each "auto" stands for.
+#: Names of the rules, and the one that "auto" stands for.
 RULES = ("isj", "lcv", "lscv", "rot")
 AUTO = "lcv"
 
 _GRID = 4.0      # ratio of neighbouring times of the first scan
-_WIDER = 6       # how often a range is extended by that ratio where the optimum is at its end
+_WIDER = 6       # how often a range is extended downwards where the optimum is at its end
+_HIGHER = 2      # and upwards: on a compact space the kernel is uniform by then
 
 
 @dataclass(frozen=True)
@@ -145,16 +146,17 @@ def _minimise(objective, low, high, floor):
     times = list(np.geomspace(low, high, count))
     values = [objective(t) for t in times]
     for _ in range(_WIDER):
-        if np.argmin(values) == 0 and times[0] / _GRID >= floor:
-            times.insert(0, times[0] / _GRID)
-            values.insert(0, objective(times[0]))
-        elif np.argmin(values) == len(times) - 1:
-            times.append(times[-1] * _GRID)
-            values.append(objective(times[-1]))
-        else:
+        if np.argmin(values) or times[0] / _GRID < floor:
             break
+        times.insert(0, times[0] / _GRID)
+        values.insert(0, objective(times[0]))
+    for _ in range(_HIGHER):
+        if np.argmin(values) < len(times) - 1:
+            break
+        times.append(times[-1] * _GRID)
+        values.append(objective(times[-1]))
     best = int(np.argmin(values))
-    at_end = best in (0, len(times) - 1)
+    at_end = "low" if best == 0 else "high" if best == len(times) - 1 else ""
     a, b = times[max(best - 1, 0)], times[min(best + 1, len(times) - 1)]
     seen = {}
 
@@ -315,13 +317,17 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
         else:
             why = ""
         t, times, values, at_end = _minimise(getattr(curves, rule), low, high, floor)
-    if at_end:
-        why += "; the best value is at the end of the range searched"
+    if at_end == "high" and engine.manifold.volume < np.inf:
+        why += "; the data do not differ from uniform by this criterion"
+    elif at_end == "low" and times[0] <= floor * (1 + 1e-9) and min_bandwidth > 0:
+        why += "; limited by min_bandwidth"
+    elif at_end:
+        why += f"; the best value is at the {at_end} end of the range searched"
         warnings.warn(
-            f"bandwidth={rule!r}: the criterion is best at the end of the range of bandwidths searched, "
-            f"{np.sqrt(times[0]):.4g} to {np.sqrt(times[-1]):.4g}. Data that are close to uniform, or rounded "
-            "to few distinct values, do this; look at selection_, or pass a number as bandwidth",
-            UserWarning, stacklevel=3)
+            f"bandwidth={rule!r}: the criterion is best at the {at_end} end of the range of bandwidths "
+            f"searched, {np.sqrt(times[0]):.4g} to {np.sqrt(times[-1]):.4g}. Data rounded to few distinct "
+            "values, or on a curve, do this; look at selection_, or pass a number as bandwidth",
+            UserWarning, stacklevel=5)
     name = "leave-one-out likelihood" if rule == "lcv" else "least-squares cross-validation"
     return Selection(rule, float(np.sqrt(t)), times, -values if rule == "lcv" else values,
                      f"{name} of {n} distinct points{why}")

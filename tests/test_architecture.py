@@ -1,0 +1,69 @@
+"""Who may import whom. Arrows point down only; heavy packages load where they are needed."""
+import ast
+from pathlib import Path
+
+import rdks
+
+ROOT = Path(rdks.__file__).parent
+
+# lowest first; a module may import modules of lower rank, at any depth
+RANK = {"errors": 0, "heat": 0, "_kernels": 0, "_twins": 0, "manifolds": 1, "radial": 2, "_validation": 2,
+        "engines": 3, "sampling": 3, "bandwidth": 4, "estimator": 5, "__init__": 6, "datasets": 7, "plotting": 7,
+        "testing": 7, "demo": 8, "__main__": 9}
+ONLY_IN = {"numba": {"_kernels"}, "llvmlite": {"_kernels"}, "geomstats": {"manifolds._geomstats"}}
+NEVER_AT_TOP = {"numba", "geomstats", "matplotlib", "pandas", "airportsdata", "torch", "dask", "tqdm"}
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        yield ".".join(path.relative_to(ROOT).with_suffix("").parts), ast.parse(path.read_text())
+
+
+def imports(tree, name):
+    """Yield (imported module, whether at module level); relative names resolved within rdks."""
+    top = set(map(id, tree.body))
+    package = name.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+                stems = [node.module] if node.module else [alias.name for alias in node.names]
+                for stem in stems:
+                    yield ".".join(["rdks", *base, stem]), id(node) in top
+            else:
+                yield node.module, id(node) in top
+
+
+def test_every_module_has_a_rank():
+    assert {name.split(".")[0] for name, _ in modules()} == set(RANK)
+
+
+def test_arrows_point_down():
+    for name, tree in modules():
+        mine = RANK[name.split(".")[0]]
+        for target, _ in imports(tree, name):
+            if target.startswith("rdks.") and name.split(".")[0] != target.split(".")[1]:
+                # a name that is no module comes from rdks/__init__.py
+                assert RANK.get(target.split(".")[1], RANK["__init__"]) < mine, f"rdks.{name} imports {target}"
+
+
+def test_heavy_packages_load_late_and_in_one_place():
+    for name, tree in modules():
+        for target, at_top in imports(tree, name):
+            package = target.split(".")[0]
+            if package in ONLY_IN:
+                assert name in ONLY_IN[package], f"rdks.{name} imports {target}"
+            if package in NEVER_AT_TOP and name != "_kernels":
+                assert not at_top, f"rdks.{name} imports {target} at module level"
+
+
+def test_no_global_random_numbers():
+    for name, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+                if node.value.attr == "random" and getattr(node.value.value, "id", "") in ("np", "numpy"):
+                    allowed = {"Generator", "RandomState", "default_rng"}
+                    assert node.attr in allowed, f"rdks.{name} uses numpy.random.{node.attr}"

@@ -125,7 +125,7 @@ class DirectSum:
         self._blocks = None
 
     def __getstate__(self):
-        return {**self.__dict__, "_blocks": None, "time": np.array(self.time)}
+        return {**self.__dict__, "_blocks": None}
 
     def merge(self, other):
         """Return the engine that holds the sources of both."""
@@ -136,16 +136,19 @@ class DirectSum:
     def at(self, time):
         """Return the same sources with another time (a number, or one per source)."""
         new = DirectSum(self.manifold, self.Z, self.weight, time, self.n_jobs)
-        if new.time.strides == (0,) and self.time.strides == (0,) and self._blocks:
-            # one time for all: the sorted copies differ in nothing but that number
-            new._blocks = [(float(new.time[0]), *self._blocks[0][1:])]
+        if np.ndim(time) == 0 and self._blocks is not None and len(self._blocks) == 1:
+            # one time for all: the blocks differ in nothing but that number
+            new._blocks = [(float(time), *self._blocks[0][1:])]
         return new
 
     def blocks(self):
         """List (time, indices of the sources, sources as columns, normalised weights)."""
         if self._blocks is None:
-            times, which = np.unique(self.time, return_inverse=True)
             weight = self.weight / self.weight.sum()
+            if (self.time == self.time[0]).all():
+                self._blocks = [(float(self.time[0]), slice(None), np.ascontiguousarray(self.Z.T), weight)]
+                return self._blocks
+            times, which = np.unique(self.time, return_inverse=True)
             self._blocks = []
             for b, t in enumerate(times):
                 index = np.flatnonzero(which == b)
@@ -195,7 +198,7 @@ class DirectSum:
             skip = np.full(nq, -1, dtype=np.int64)
             if own is not None:
                 place = np.full(len(self.Z), -1, dtype=np.int64)
-                place[index] = np.arange(index.size)
+                place[index] = np.arange(w.size)
                 skip = place[own]
             blocks.append((tau + t, Y, w, skip))
 

@@ -92,8 +92,8 @@ class KernelTable:
     log_peak : float
         log k_t(x, x).
     floor : float
-        Largest possible absolute error of k / k(0) from cutting it: exp(-60), or 1e-300 where only
-        the range of floating-point numbers cuts.
+        Largest possible absolute error of k / k(0) from cutting it: its value at the cut, about
+        exp(-60), or 1e-300 where only the range of floating-point numbers cuts.
     """
 
     start: np.ndarray
@@ -179,7 +179,7 @@ def _resolved(cheb, bound):
 
 
 def _gauss_form(factor, t, order, peak):
-    """Fit the ``gauss`` form, or return None where twelve coefficients do not resolve it."""
+    """Fit the ``gauss`` form: (cut, coefficients, value at the cut), or None if not resolved."""
     reach = factor.reach
     if np.isinf(reach):
         cut = 2 * DEPTH * t
@@ -204,7 +204,7 @@ def _gauss_form(factor, t, order, peak):
         cheb[keep[-1] + 1 if keep.size else 0:] = 0.0
         poly[slot] = (_GAUSS_POWERS @ cheb) / cut ** np.arange(_GAUSS)
     poly[0, 0] = 1.0  # exact: the kernel at distance zero is its peak
-    return cut, poly
+    return cut, poly, float(np.polynomial.polynomial.polyval(cut, poly[0])) ** ROOT
 
 
 def _panels(factor, t, order, gaussian, shift=0.0):
@@ -308,7 +308,7 @@ def table(factors, t, order=0):
     cut = np.array([g[0] if g else 1.0 for g in gauss])
     poly = np.array([g[1] if g else np.zeros((3, _GAUSS)) for g in gauss])
     return KernelTable(*_layout(factors), is_gauss, cut, poly, *_stack_panels(panels),
-                       log_peak=peak, floor=np.exp(-DEPTH) if is_gauss.any() else 1e-300)
+                       log_peak=peak, floor=max([g[2] for g in gauss if g], default=1e-300))
 
 
 @lru_cache(maxsize=512)

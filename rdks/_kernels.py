@@ -160,53 +160,39 @@ def _gauss_poly(c, cut, coef, out, times):
 
 
 @jit(inline="always")
-def _find_panels(c, kind, half, count, edge, mid, scale, v, which):
-    """Replace chords by local panel coordinates; `which` receives the panel numbers."""
+def _find_cells(c, kind, half, pace, top, which):
+    """Replace chords by the distance from the middle of their cell; `which` receives the cells."""
     if kind == 2:
         for i in range(c.size):
-            v[i] = np.sqrt(max(half * half - c[i], 0.0))
+            c[i] = np.sqrt(max(half * half - c[i], 0.0)) * pace
     else:
         for i in range(c.size):
-            v[i] = max(half - np.sqrt(c[i]), 0.0)
+            c[i] = max(half - np.sqrt(c[i]), 0.0) * pace
     for i in range(c.size):
-        which[i] = 0
-    for p in range(1, count):
-        e = edge[p]
-        for i in range(c.size):
-            which[i] += v[i] >= e
-    for i in range(c.size):
-        k = which[i]
-        v[i] = (v[i] - mid[k]) * scale[k]
+        k = min(np.int64(c[i]), top)
+        which[i] = k
+        c[i] -= k + 0.5
 
 
 @jit(inline="always")
-def _panel_poly(v, which, table, out, add):
-    """Evaluate one slot of the panels form for a tile; `table` is flat."""
-    for i in range(v.size):
-        x = v[i]
-        k = np.uint64(which[i] * 16)
-        p = table[k + np.uint64(15)]
-        p = p * x + table[k + np.uint64(14)]
-        p = p * x + table[k + np.uint64(13)]
-        p = p * x + table[k + np.uint64(12)]
-        p = p * x + table[k + np.uint64(11)]
-        p = p * x + table[k + np.uint64(10)]
-        p = p * x + table[k + np.uint64(9)]
-        p = p * x + table[k + np.uint64(8)]
-        p = p * x + table[k + np.uint64(7)]
-        p = p * x + table[k + np.uint64(6)]
-        p = p * x + table[k + np.uint64(5)]
-        p = p * x + table[k + np.uint64(4)]
-        p = p * x + table[k + np.uint64(3)]
-        p = p * x + table[k + np.uint64(2)]
-        p = p * x + table[k + np.uint64(1)]
-        p = p * x + table[k]
+def _cell_poly(x, which, table, out, add):
+    """Evaluate one slot of the cells form for a tile; `table` is (6, N)."""
+    a0, a1, a2, a3, a4, a5 = table[0], table[1], table[2], table[3], table[4], table[5]
+    for i in range(x.size):
+        # unsigned: a signed index would be tested for counting from the end
+        k = np.uint64(which[i])
+        y = x[i]
+        p = a5[k] * y + a4[k]
+        p = p * y + a3[k]
+        p = p * y + a2[k]
+        p = p * y + a1[k]
+        p = p * y + a0[k]
         out[i] = p + out[i] if add else p
 
 
 @jit
-def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, count, edge, mid, scale,
-                panel, order, total, gradient, laplacian):
+def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, pace, cell, order, total,
+                gradient, laplacian):
     """Add to each query the kernel sums over all sources, relative to the kernel's peak.
 
     Parameters
@@ -219,7 +205,7 @@ def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, c
         Weights.
     skip : int64 (q,)
         A source that each query leaves out, or -1.
-    start, ..., panel
+    start, ..., cell
         :attr:`rdks.radial.KernelTable.arrays`.
     order : int
         0: `total`; 1: `gradient` too; 2: `laplacian` too.
@@ -278,9 +264,9 @@ def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, c
                         _gauss_poly(c, cut[f], poly[f, 0], k, times)
                         times = True
                     else:
-                        _find_panels(c, kind[f], half[f], count[f], edge[f], mid[f], scale[f], c,
-                                     which[f, :size])
-                        _panel_poly(c, which[f, :size], panel[f, 0].ravel(), e, plus)
+                        top = np.int64(half[f] * pace[f] + 0.5) - 1
+                        _find_cells(c, kind[f], half[f], pace[f], top, which[f, :size])
+                        _cell_poly(c, which[f, :size], cell[f, 0], e, plus)
                         plus = True
                 if all_gauss:
                     for i in range(k.size):
@@ -302,7 +288,7 @@ def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, c
                     if is_gauss[f] == 1:
                         _gauss_poly(c, cut[f], poly[f, 1], h, False)
                     else:
-                        _panel_poly(c, which[f, :size], panel[f, 1].ravel(), h, False)
+                        _cell_poly(c, which[f, :size], cell[f, 1], h, False)
                     for i in range(k.size):
                         h[i] = h[i] * k[i]
                     for j in range(start[f], start[f + 1]):
@@ -326,7 +312,7 @@ def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, c
                         if is_gauss[f] == 1:
                             _gauss_poly(c, cut[f], poly[f, 2], h, False)
                         else:
-                            _panel_poly(c, which[f, :size], panel[f, 2].ravel(), h, False)
+                            _cell_poly(c, which[f, :size], cell[f, 2], h, False)
                         for i in range(k.size):
                             d += h[i] * k[i]
                     laplacian[q] += d

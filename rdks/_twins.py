@@ -22,67 +22,84 @@ def _horner(coefs, x, out):
 
 
 def _panel(coefs, which, x):
-    """Evaluate piecewise polynomials; `coefs` is (P, 16)."""
-    value = coefs[which, 15]
-    for k in range(14, -1, -1):
+    """Evaluate piecewise polynomials; `coefs` is (..., P)."""
+    value = coefs[-1].take(which)
+    for a in coefs[-2::-1]:
         value *= x
-        value += coefs[which, k]
+        value += a.take(which)
     return value
 
 
-def _wrapped(x, y, period):
-    d = np.subtract.outer(x, y)
+def _wrapped(x, y, period, out=None):
+    d = np.subtract(x[:, None], y, out=out)
     if period > 0:
         d -= period * np.rint(d / period)
     return d
 
 
-def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, count, edge, mid, scale,
-                panel, order, total, gradient, laplacian):
+def _cells(c, kind, half, pace, top):
+    """Turn chords, in place, into cells and distances from their middles."""
+    if kind == 2:
+        np.subtract(half * half, c, out=c)
+        np.sqrt(np.maximum(c, 0.0, out=c), out=c)
+    else:
+        np.subtract(half, np.sqrt(c, out=c), out=c)
+        np.maximum(c, 0.0, out=c)
+    c *= pace
+    which = np.minimum(c.astype(np.intp), top)
+    c -= which
+    c -= 0.5
+    return which, c
+
+
+def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, pace, cell, order, total,
+                gradient, laplacian):
     """Add to each query the kernel sums over all sources; see :func:`rdks._kernels.kernel_sums`."""
     n = w.size
     rows = max(1, _BLOCK // max(n, 1))
+    work, spare = np.empty((2, min(rows, len(X)), n))
     for q0 in range(0, len(X), rows):
         q = slice(q0, min(q0 + rows, len(X)))
-        size = q.stop - q0
-        shape = (size, n)
-        k = np.empty(shape)
+        shape = (q.stop - q0, n)
         root, exponent, local = None, None, []
         for f in range(kind.size):
-            c = np.zeros(shape)
+            c = np.empty(shape) if order or f else work[:shape[0]]
+            d = spare[:shape[0]]
             for j in range(start[f], start[f + 1]):
-                d = _wrapped(X[q, j], Y[j], period[j])
-                d *= d
-                c += d
+                _wrapped(X[q, j], Y[j], period[j], d if j > start[f] else c)
+                if j > start[f]:
+                    d *= d
+                    c += d
+                else:
+                    c *= c
             if is_gauss[f]:
                 np.minimum(c, cut[f], out=c)
                 p = _horner(poly[f, 0], c, np.empty(shape))
                 root = p if root is None else root * p
                 local.append(c)
             else:
-                v = np.sqrt(np.maximum(half[f] ** 2 - c, 0)) if kind[f] == 2 else np.maximum(
-                    half[f] - np.sqrt(c), 0)
-                which = np.searchsorted(edge[f, 1:count[f]], v, side="right")
-                x = (v - mid[f][which]) * scale[f][which]
-                e = _panel(panel[f, 0], which, x)
+                top = int(half[f] * pace[f] + 0.5) - 1
+                local.append(_cells(c, kind[f], half[f], pace[f], top))
+                e = _panel(cell[f, 0], *local[f])
                 exponent = e if exponent is None else exponent + e
-                local.append((which, x))
         if root is not None:
             for _ in range(7):
                 root *= root
         if exponent is not None:
             np.exp(np.maximum(exponent, -700.0, out=exponent), out=exponent)
         k = root if exponent is None else exponent if root is None else root * exponent
-        k *= w
         left_out = np.flatnonzero(skip[q] >= 0)
         k[left_out, skip[q][left_out]] = 0.0
-        total[q] += k.sum(axis=1)
-        for f in range(kind.size if order else 0):
-            for slot in range(1, order + 1):
+        total[q] += k @ w
+        if not order:
+            continue
+        k *= w
+        for f in range(kind.size):
+            for slot in (1, 2)[:order]:
                 if is_gauss[f]:
                     h = _horner(poly[f, slot], local[f], np.empty(shape))
                 else:
-                    h = _panel(panel[f, slot], *local[f])
+                    h = _panel(cell[f, slot], *local[f])
                 h *= k
                 if slot == 2:
                     laplacian[q] += h.sum(axis=1)
@@ -116,13 +133,13 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
                 v = np.maximum(half[f] - r, 0.0) if kind[f] == 1 else np.zeros_like(r)
             which = np.searchsorted(edge[f, 1:count[f]], v, side="right")
             x = (v - mid[f][which]) * scale[f][which]
-            log_k += _panel(panel[f, 0], which, x) - r * r / (2 * t)
+            log_k += _panel(panel[f, 0].T, which, x) - r * r / (2 * t)
             if order:
                 if kind[f] == 0:
                     pieces.append((columns, np.full_like(c, -0.5 / t), (c / t - len(columns)) / t))
                 else:
-                    pieces.append((columns, _panel(panel[f, 1], which, x),
-                                   _panel(panel[f, 2], which, x)))
+                    pieces.append((columns, _panel(panel[f, 1].T, which, x),
+                                   _panel(panel[f, 2].T, which, x)))
         left_out = np.flatnonzero(skip[q] >= 0)
         log_k[left_out, skip[q][left_out]] = -np.inf
         top = log_k.max(axis=1)

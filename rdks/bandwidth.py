@@ -29,6 +29,7 @@ RULES = ("isj", "lcv", "lscv", "rot")
 AUTO = "lcv"
 
 _GRID = 4.0      # ratio of neighbouring times of the first scan
+_XTOL = 0.01     # of log t: half a per cent of a bandwidth, which the data never know as well
 _WIDER = 6       # how often a range is extended downwards where the optimum is at its end
 _HIGHER = 2      # and upwards: on a compact space the kernel is uniform by then
 
@@ -165,7 +166,7 @@ def _minimise(objective, low, high, floor):
         return value
 
     found = minimize_scalar(along, bounds=(log(a), log(b)), method="bounded",
-                            options={"xatol": 2e-3, "maxiter": 30})
+                            options={"xatol": _XTOL, "maxiter": 30})
     t = float(np.exp(found.x))
     if found.fun > values[best]:
         t = times[best]

@@ -22,9 +22,11 @@ from .errors import UnsupportedError
 
 __all__ = ["DirectSum", "Evaluation", "choose_engine"]
 
-# Below this many pairs, per call, numpy is used as long as the compiled kernels are not loaded:
-# loading them costs 0.4 s (and compiling them once per machine 10 s).
+# Below this many pairs per call numpy serves, as long as the compiled kernels are not loaded: loading
+# them costs 0.5 s (compiling them, once per machine, some 20 s). A process that has spent about as
+# much on small calls loads them after all.
 _SMALL = 3_000_000
+_ENOUGH = 300_000_000
 # Below this many pairs one thread is faster than several.
 _SERIAL = 5_000_000
 # A sum is recomputed in the log domain where cutting the kernel could change it by more than this.
@@ -67,15 +69,21 @@ def choose_engine(manifold, n_sources, t):
     reason : str
     """
     dense = radial.table(manifold.factors(), t).is_gauss.all()
-    form = ("one short polynomial per pair" if dense
+    form = ("a polynomial in the squared chord" if dense
             else "piecewise polynomials, as the kernel reaches the cut locus")
-    return "direct", f"exact sums over {n_sources} sources; at time {t:.3g} by {form}"
+    return "direct", f"exact sums over {n_sources} sources, each by {form}"
+
+
+_spent = 0
 
 
 def _kernels(pairs):
     """Return the compiled reductions, or their numpy twins for small work not worth loading them."""
-    if pairs <= _SMALL and "rdks._kernels" not in sys.modules:
-        return _twins
+    global _spent
+    if "rdks._kernels" not in sys.modules and pairs <= _SMALL:
+        _spent += pairs
+        if _spent <= _ENOUGH:
+            return _twins
     from . import _kernels
     return _kernels
 

@@ -11,14 +11,17 @@ polynomials, in one of two forms.
     k / k(0), which needs no exponential: a polynomial of degree 11 resolves the root to the
     last digit, and seven squarings undo it at the price of two digits. This is the fast form.
     It exists when t is small (about t < 0.01 on the unit sphere).
-``panels``
-    Piecewise polynomials in the distance from the cut locus, :math:`v=|x+y|` on a sphere and
-    L/2 - |x-y| on a circle, over the whole manifold. Near the cut locus several geodesics
-    compete and the log kernel bends within a layer of width t/pi: there the panels are
-    geometrically fine. Used in the dense sums when t is large, and, with the Gaussian
-    exponent left out so that nothing underflows, in the tail at every t.
+``cells``
+    Quintic polynomials on equal cells of the distance from the cut locus, :math:`v=|x+y|` on a
+    sphere and L/2 - |x-y| on a circle, over the whole manifold. Near the cut locus several
+    geodesics compete and the log kernel bends within a layer of width t/pi: the cells resolve
+    that layer. Used in the dense sums when t is large.
 
-Both forms are fitted at Chebyshev nodes to the exact functions of :class:`SpaceForm`, so their
+In the tail, where a sum is smaller than the cut of the ``gauss`` form, another table serves at every
+t: panels in the same variable, geometrically fine at the cut locus, of log k + r^2/2t, the Gaussian
+exponent left out so that nothing underflows.
+
+All are fitted at Chebyshev nodes to the exact functions of :class:`SpaceForm`, so their
 error is measured from the decay of the coefficients and is below ``ERROR``.
 """
 from __future__ import annotations
@@ -43,6 +46,7 @@ ROOT = 128
 
 _GAUSS = 12   # coefficients of the gauss form
 _PANEL = 16   # coefficients of a panel
+_CELL = 6     # coefficients of a cell
 LINE, CIRCLE, SPHERE = 0, 1, 2
 
 
@@ -63,6 +67,7 @@ def _chebyshev_to_powers(count, shift):
 
 _GAUSS_NODES, _GAUSS_CHEB, _GAUSS_POWERS = _chebyshev_to_powers(_GAUSS, True)
 _PANEL_NODES, _PANEL_CHEB, _PANEL_POWERS = _chebyshev_to_powers(_PANEL, False)
+_CELL_NODES, _CELL_CHEB, _CELL_POWERS = _chebyshev_to_powers(_CELL, False)
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,9 @@ class KernelTable:
     is_gauss : int64 (F,)
     cut, poly : float64 (F,), (F, 3, 12)
         The ``gauss`` form: power coefficients in min(c, cut) of the root, slope, ratio.
-    count, edge, mid, scale, panel : (F,), (F, P), (F, P), (F, P), (F, 3, P, 16)
-        The ``panels`` form: lower edges, midpoints, inverse half-widths, coefficients.
+    pace, cell : float64 (F,), (F, 3, 6, N)
+        The ``cells`` form: cells per unit of v, and power coefficients in the distance from the middle
+        of a cell, in cells.
     log_peak : float
         log k_t(x, x).
     floor : float
@@ -103,11 +109,8 @@ class KernelTable:
     is_gauss: np.ndarray
     cut: np.ndarray
     poly: np.ndarray
-    count: np.ndarray
-    edge: np.ndarray
-    mid: np.ndarray
-    scale: np.ndarray
-    panel: np.ndarray
+    pace: np.ndarray
+    cell: np.ndarray
     log_peak: float
     floor: float
 
@@ -115,7 +118,7 @@ class KernelTable:
     def arrays(self):
         """The arrays in the order in which the kernels take them."""
         return (self.start, self.period, self.kind, self.half, self.is_gauss, self.cut, self.poly,
-                self.count, self.edge, self.mid, self.scale, self.panel)
+                self.pace, self.cell)
 
 
 @dataclass(frozen=True)
@@ -260,17 +263,41 @@ def _panels(factor, t, order, gaussian, shift=0.0):
             np.ascontiguousarray(coefs))
 
 
+def _cells(factor, t, order, peak):
+    """Resample the panels on equal cells; returns cells per unit of v and (3, 6, N) coefficients."""
+    edge, mid, scale, coef = _panels(factor, t, order, True, peak)
+    half = _kind(factor)[1]
+    unit = factor.radius if factor.radius is not None else factor.period / (2 * np.pi)
+    # The log kernel is singular at imaginary v, nearest on the circle, at v = i t/2 (t in units of the
+    # squared size). A cell of width h then has the error (h/t)^6 / 100, measured; it may be 1e-13
+    # times the size of the log kernel, which grows to pi^2/2t.
+    small = t / unit**2
+    count = int(np.clip(np.ceil(half / unit / (small * (1e-11 * (1 + 5 / small)) ** (1 / 6))), 64, 16384))
+    v = (np.arange(count)[:, None] + 0.5 + 0.5 * _CELL_NODES) * (half / count)
+    which = np.searchsorted(edge, v, side="right") - 1
+    x = (v - mid[which]) * scale[which]
+    powers = (_CELL_POWERS @ _CELL_CHEB) * (2.0 ** np.arange(_CELL))[:, None]
+    out = np.zeros((3, _CELL, count))
+    for slot in range(1 + 2 * (order > 0)):
+        table = coef[slot].T
+        value = table[-1][which]
+        for k in range(_PANEL - 2, -1, -1):
+            value *= x
+            value += table[k][which]
+        out[slot] = powers @ value.T
+    return count / half, out
+
+
 def _stack_panels(forms):
-    """Pad the panels of several factors to common arrays; None stands for no panels."""
-    most = max([form[0].size for form in forms if form is not None], default=1)
+    """Pad the panels of several factors to common arrays."""
+    most = max(form[0].size for form in forms)
     count = np.ones(len(forms), dtype=np.int64)
     edge, mid = np.full((len(forms), most), np.inf), np.zeros((len(forms), most))
     scale, coef = np.zeros((len(forms), most)), np.zeros((len(forms), 3, most, _PANEL))
     for f, form in enumerate(forms):
-        if form is not None:
-            k = form[0].size
-            count[f], edge[f, :k], mid[f, :k], scale[f, :k] = k, *form[:3]
-            coef[f, :, :k] = form[3]
+        k = form[0].size
+        count[f], edge[f, :k], mid[f, :k], scale[f, :k] = k, *form[:3]
+        coef[f, :, :k] = form[3]
     return count, edge, mid, scale, coef
 
 
@@ -298,17 +325,22 @@ def table(factors, t, order=0):
     -------
     KernelTable
     """
-    gauss, panels, peak = [], [], 0.0
+    gauss, cells, peak = [], [], 0.0
     for factor in factors:
         top = float(factor.log_kernel(np.zeros(1), t)[0])
         peak += top
         gauss.append(_gauss_form(factor, t, order, top))
-        panels.append(None if gauss[-1] else _panels(factor, t, order, True, top))
+        cells.append(None if gauss[-1] else _cells(factor, t, order, top))
     is_gauss = np.array([g is not None for g in gauss], dtype=np.int64)
     cut = np.array([g[0] if g else 1.0 for g in gauss])
     poly = np.array([g[1] if g else np.zeros((3, _GAUSS)) for g in gauss])
-    return KernelTable(*_layout(factors), is_gauss, cut, poly, *_stack_panels(panels),
-                       log_peak=peak, floor=max([g[2] for g in gauss if g], default=1e-300))
+    pace = np.array([c[0] if c else 0.0 for c in cells])
+    cell = np.zeros((len(factors), 3, _CELL, max([c[1].shape[-1] for c in cells if c], default=1)))
+    for f, c in enumerate(cells):
+        if c:
+            cell[f, ..., :c[1].shape[-1]] = c[1]
+    return KernelTable(*_layout(factors), is_gauss, cut, poly, pace, cell, log_peak=peak,
+                       floor=max([g[2] for g in gauss if g], default=1e-300))
 
 
 @lru_cache(maxsize=512)

@@ -98,7 +98,7 @@ def _root_power(p):
 @jit(inline="always")
 def _chords(xq, Y, j0, nb_, lo, hi, period, c):
     """Squared chords of one query to the sources j0, ..., j0 + nb_ - 1 in columns lo, ..., hi - 1."""
-    if hi - lo == 3 and period[lo] == 0.0:
+    if hi - lo == 3 and period[lo] + period[lo + 1] + period[lo + 2] == 0.0:
         a, b, d = xq[lo], xq[lo + 1], xq[lo + 2]
         y0, y1, y2 = Y[lo, j0:j0 + nb_], Y[lo + 1, j0:j0 + nb_], Y[lo + 2, j0:j0 + nb_]
         for i in range(c.size):
@@ -111,10 +111,16 @@ def _chords(xq, Y, j0, nb_, lo, hi, period, c):
         p = period[j]
         if p > 0.0:
             inverse = 1.0 / p
-            for i in range(c.size):
-                u = x - y[i]
-                u = u - p * _rint(u * inverse)
-                c[i] = u * u
+            if j == lo:
+                for i in range(c.size):
+                    u = x - y[i]
+                    u = u - p * _rint(u * inverse)
+                    c[i] = u * u
+            else:
+                for i in range(c.size):
+                    u = x - y[i]
+                    u = u - p * _rint(u * inverse)
+                    c[i] = c[i] + u * u
         elif j == lo:
             for i in range(c.size):
                 u = x - y[i]
@@ -357,6 +363,19 @@ def _tail_value(a, x):
     return p
 
 
+@partial(nb.njit, cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "nnan"})
+def _all_chords(x, Y, period, skip, c):
+    """Fill the squared chords, over all factors, to all sources; return the smallest but for `skip`."""
+    _wide_vectors()
+    _chords(x, Y, 0, c.size, 0, x.size, period, c)
+    if skip >= 0:
+        c[skip] = np.inf
+    nearest = np.inf
+    for i in range(c.size):
+        nearest = min(nearest, c[i])
+    return nearest
+
+
 @strict
 def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, scale, panel, t, margin,
               monotone, order, log_total, gradient, laplacian):
@@ -379,23 +398,14 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
     n = log_w.size
     nf = kind.size
     m = X.shape[1]
+    chord = np.empty(n)
     ambient = np.empty(m)
     step = np.empty(m)
     first = np.empty(nf)
     for q in range(X.shape[0]):
+        nearest = _all_chords(X[q], Y, period, skip[q], chord)
         limit = np.inf
         if monotone:
-            nearest = np.inf
-            for i in range(n):
-                if i == skip[q]:
-                    continue
-                c = 0.0
-                for j in range(m):
-                    u = X[q, j] - Y[j, i]
-                    if period[j] > 0.0:
-                        u -= period[j] * np.rint(u / period[j])
-                    c += u * u
-                nearest = min(nearest, c)
             if kind[0] == 2:
                 r = half[0] * np.arcsin(min(np.sqrt(nearest) / half[0], 1.0))
                 r = np.sqrt(r * r + 2 * t * margin)
@@ -410,17 +420,13 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
         for j in range(m):
             ambient[j] = 0.0
         for i in range(n):
-            if i == skip[q]:
+            if chord[i] > limit or i == skip[q]:
                 continue
-            c_all = 0.0
             for j in range(m):
                 u = X[q, j] - Y[j, i]
                 if period[j] > 0.0:
                     u -= period[j] * np.rint(u / period[j])
                 step[j] = u
-                c_all += u * u
-            if c_all > limit:
-                continue
             log_k = log_w[i]
             lap_i = 0.0
             for f in range(nf):

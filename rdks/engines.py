@@ -182,17 +182,25 @@ class DirectSum:
         """
         return self._evaluate(np.ascontiguousarray(Z, dtype=float), t, order, None)
 
-    def leave_one_out(self, t=0.0):
-        r"""Evaluate at each source the sum over all others.
+    def leave_one_out(self, t=0.0, rows=None):
+        r"""Evaluate at sources the sum over all others.
+
+        Parameters
+        ----------
+        t : float
+            Time since the state, >= 0.
+        rows : ndarray of int, shape (k,), optional
+            Sources at which to evaluate; all of them by default.
 
         Returns
         -------
-        ndarray, shape (n,)
+        ndarray, shape (n,) or (k,)
             :math:`\log\sum_{j\ne i}w_jk_{\tau_j+t}(X_i,X_j)` with weights that sum to 1 in all;
             subtract :math:`\log(1-w_i)` for the leave-one-out density. The source's own term
             is skipped, never subtracted, so isolated points keep all their digits.
         """
-        return self._evaluate(self.Z, t, 0, np.arange(len(self.Z))).log_density
+        rows = np.arange(len(self.Z)) if rows is None else rows
+        return self._evaluate(self.Z[rows], t, 0, rows).log_density
 
     def _evaluate(self, Z, t, order, own):
         nq = len(Z)

@@ -19,9 +19,25 @@ class Mixed(Manifold):
     def factors(self):
         return SpaceForm(2, radius=1.0), SpaceForm(1, period=6.0), SpaceForm(1)
 
+    def __repr__(self):
+        return "Mixed()"
+
+
+class Flat(Manifold):
+    """Line x circle x line: three columns, of which one has a period."""
+
+    dim = 3
+    point_shape = (3,)
+
+    def factors(self):
+        return SpaceForm(1), SpaceForm(1, period=6.0), SpaceForm(1)
+
+    def __repr__(self):
+        return "Flat()"
+
 
 SPACES = [Euclidean(2), Circle(), Torus(2, period=(1.0, 6.0)), Sphere(1), Sphere(2), Sphere(2, radius=100.0),
-          Sphere(3), Sphere(7), Mixed()]
+          Sphere(3), Sphere(7), Mixed(), Flat()]
 # from a point mass to uniform; 0.012 lies where a sphere changes from one polynomial to panels
 TIMES = [1e-5, 1e-3, 0.012, 0.2, 3.0, 40.0]
 

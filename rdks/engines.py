@@ -229,7 +229,7 @@ class DirectSum:
             # more pieces than threads: tail queries cost more than others
             edges = np.linspace(0, nq, min(nq, 8 * workers) + 1).astype(int)
             with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(part, [slice(a, b) for a, b in zip(edges[:-1], edges[1:])]))
+                list(pool.map(part, [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]))
         if not order:
             return Evaluation(log_density, None, None)
         gradient = self.manifold.to_tangent(Z, gradient)
@@ -243,7 +243,7 @@ class DirectSum:
         reference = max(tb.log_peak for tb in tables)
         total = np.zeros(len(Z))
         doubt = 0.0
-        for tb, (_, Y, w, skip) in zip(tables, blocks):
+        for tb, (_, Y, w, skip) in zip(tables, blocks, strict=True):
             s = np.zeros(len(Z))
             g = np.zeros_like(gradient)
             lap = np.zeros_like(laplacian)

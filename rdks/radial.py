@@ -355,7 +355,7 @@ def tail_table(factors, t, order=0):
     """
     panels = [_panels(factor, t, order, False) for factor in factors]
     spread = 0.0
-    for factor, form in zip(factors, panels):
+    for factor, form in zip(factors, panels, strict=True):
         if factor.reach < np.inf:
             values = form[3][0] @ np.vander([-1.0, 0.0, 1.0], _PANEL, increasing=True).T
             spread += float(np.ptp(values))

@@ -93,10 +93,11 @@ def test_random_state_is_what_scikit_learn_accepts():
     first, second = est.sample(4, random_state=rng), est.sample(4, random_state=rng)
     assert not np.array_equal(first, second)
     assert est.sample(0).shape == (0, 3)
-    np.random.seed(0)
-    before = np.random.get_state()[1].copy()
+    np.random.seed(0)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
     est.sample(3)
-    assert np.array_equal(before, np.random.get_state()[1])  # the global generator is not touched
+    # the global generator is not touched
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
 def test_grid_search_and_cross_validation():
@@ -325,8 +326,9 @@ def test_check_points():
     RDKSEstimator("sphere", bandwidth=0.5).fit(unit(rng, 50).astype(np.float32))
 
 
-@pytest.mark.parametrize("make", [lambda: Sphere(0), lambda: Sphere(3, coords="latlon_deg"), lambda: Sphere(2, coords="xyz"),
-                                  lambda: Sphere(2, radius=-1), lambda: Torus(2, period=(1.0, 2.0, 3.0)),
+@pytest.mark.parametrize("make", [lambda: Sphere(0), lambda: Sphere(3, coords="latlon_deg"),
+                                  lambda: Sphere(2, coords="xyz"), lambda: Sphere(2, radius=-1),
+                                  lambda: Torus(2, period=(1.0, 2.0, 3.0)),
                                   lambda: Torus(0), lambda: Circle(period=0.0), lambda: Euclidean(0)])
 def test_bad_manifolds_raise(make):
     with pytest.raises(ValueError, match=r"must be|at least|one of|needs|give"):

@@ -31,7 +31,7 @@ def load_geomstats():
     """
     lent = not hasattr(np, "trapz")
     if lent:
-        np.trapz = np.trapezoid
+        np.trapz = np.trapezoid  # noqa: NPY201
     try:
         with warnings.catch_warnings():
             # its loader uses a protocol that Python is retiring
@@ -40,7 +40,7 @@ def load_geomstats():
             importlib.import_module("geomstats.backend")
     finally:
         if lent:
-            del np.trapz
+            del np.trapz  # noqa: NPY201
     return module
 
 
@@ -61,7 +61,8 @@ def recognise(space):
     from .sphere import Sphere
 
     load_geomstats()
-    from geomstats.geometry.euclidean import CanonicalEuclideanMetric, Euclidean as TheirEuclidean
+    from geomstats.geometry.euclidean import CanonicalEuclideanMetric
+    from geomstats.geometry.euclidean import Euclidean as TheirEuclidean
     from geomstats.geometry.hypersphere import Hypersphere, HypersphereMetric
 
     metric = getattr(space, "metric", None)

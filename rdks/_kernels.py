@@ -132,37 +132,103 @@ def _chords(xq, Y, j0, nb_, lo, hi, period, c):
 
 
 @jit(inline="always")
-def _horner(a, x):
-    """Evaluate a polynomial of twelve coefficients."""
-    p = a[11] * x + a[10]
-    p = p * x + a[9]
-    p = p * x + a[8]
-    p = p * x + a[7]
-    p = p * x + a[6]
-    p = p * x + a[5]
-    p = p * x + a[4]
-    p = p * x + a[3]
-    p = p * x + a[2]
-    p = p * x + a[1]
-    return p * x + a[0]
+def _four(p, d, c, b, a, x):
+    """Continue Horner's scheme by four coefficients."""
+    return (((p * x + d) * x + c) * x + b) * x + a
 
 
 @jit(inline="always")
-def _coefficients(a):
-    """Copy twelve coefficients into registers, out of the reach of aliasing."""
+def _horner12(a, x):
+    p = ((a[11] * x + a[10]) * x + a[9]) * x + a[8]
+    return _four(_four(p, a[7], a[6], a[5], a[4], x), a[3], a[2], a[1], a[0], x)
+
+
+@jit(inline="always")
+def _horner20(a, x):
+    p = ((a[19] * x + a[18]) * x + a[17]) * x + a[16]
+    p = _four(_four(p, a[15], a[14], a[13], a[12], x), a[11], a[10], a[9], a[8], x)
+    return _four(_four(p, a[7], a[6], a[5], a[4], x), a[3], a[2], a[1], a[0], x)
+
+
+@jit(inline="always")
+def _coefficients12(a):
+    """Copy coefficients into registers, out of the reach of aliasing."""
     return (a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11])
+
+
+@jit(inline="always")
+def _coefficients20(a):
+    return (a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13],
+            a[14], a[15], a[16], a[17], a[18], a[19])
+
+
+@jit(inline="always")
+def _short(a):
+    """Whether twelve coefficients are all there is."""
+    return a[12] == 0.0 and a[13] == 0.0 and a[14] == 0.0 and a[15] == 0.0 and a[16] == 0.0
+
+
+def _gauss_loops(coefficients, horner):
+    """Make the loops over sources for one number of coefficients.
+
+    Returns
+    -------
+    tile
+        Evaluate one slot of the gauss form for a tile; `times` multiplies what is there.
+    plain_sum
+        Sum the kernel in one pass: three plain columns.
+    plain_slope
+        Sum the kernel and its gradient in one pass: three plain columns.
+    """
+    @jit(inline="always")
+    def tile(c, cut, coef, out, times):
+        a = coefficients(coef)
+        if times:
+            for i in range(c.size):
+                out[i] = out[i] * horner(a, min(c[i], cut))
+        else:
+            for i in range(c.size):
+                out[i] = horner(a, min(c[i], cut))
+
+    @jit(inline="always")
+    def plain_sum(a, b, d, y0, y1, y2, w, cut, coef):
+        p = coefficients(coef)
+        s = 0.0
+        for i in range(w.size):
+            u, v, z = a - y0[i], b - y1[i], d - y2[i]
+            s += w[i] * _root_power(horner(p, min(u * u + v * v + z * z, cut)))
+        return s
+
+    @jit(inline="always")
+    def plain_slope(a, b, d, y0, y1, y2, w, cut, coef, slope):
+        p = coefficients(coef)
+        h = coefficients(slope)
+        s, g0, g1, g2 = 0.0, 0.0, 0.0, 0.0
+        for i in range(w.size):
+            u, v, z = a - y0[i], b - y1[i], d - y2[i]
+            c = min(u * u + v * v + z * z, cut)
+            k = w[i] * _root_power(horner(p, c))
+            s += k
+            k = 2.0 * k * horner(h, c)
+            g0 += k * u
+            g1 += k * v
+            g2 += k * z
+        return s, g0, g1, g2
+
+    return tile, plain_sum, plain_slope
+
+
+_tile12, _plain_sum12, _plain_slope12 = _gauss_loops(_coefficients12, _horner12)
+_tile20, _plain_sum20, _plain_slope20 = _gauss_loops(_coefficients20, _horner20)
 
 
 @jit(inline="always")
 def _gauss_poly(c, cut, coef, out, times):
     """Evaluate one slot of the gauss form for a tile; `times` multiplies what is there."""
-    a = _coefficients(coef)
-    if times:
-        for i in range(c.size):
-            out[i] = out[i] * _horner(a, min(c[i], cut))
+    if _short(coef):
+        _tile12(c, cut, coef, out, times)
     else:
-        for i in range(c.size):
-            out[i] = _horner(a, min(c[i], cut))
+        _tile20(c, cut, coef, out, times)
 
 
 @jit(inline="always")
@@ -182,17 +248,15 @@ def _find_cells(c, kind, half, pace, top, which):
 
 @jit(inline="always")
 def _cell_poly(x, which, table, out, add):
-    """Evaluate one slot of the cells form for a tile; `table` is (6, N)."""
-    a0, a1, a2, a3, a4, a5 = table[0], table[1], table[2], table[3], table[4], table[5]
+    """Evaluate one slot of the cells form for a tile; `table` is (8, N)."""
+    a0, a1, a2, a3 = table[0], table[1], table[2], table[3]
+    a4, a5, a6, a7 = table[4], table[5], table[6], table[7]
     for i in range(x.size):
         # unsigned: a signed index would be tested for counting from the end
         k = np.uint64(which[i])
         y = x[i]
-        p = a5[k] * y + a4[k]
-        p = p * y + a3[k]
-        p = p * y + a2[k]
-        p = p * y + a1[k]
-        p = p * y + a0[k]
+        p = ((a7[k] * y + a6[k]) * y + a5[k]) * y + a4[k]
+        p = _four(p, a3[k], a2[k], a1[k], a0[k], y)
         out[i] = p + out[i] if add else p
 
 
@@ -227,6 +291,7 @@ def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, p
     nf = kind.size
     any_gauss = is_gauss.sum() > 0
     all_gauss = is_gauss.sum() == nf
+    short = _short(poly[0, 0]) and _short(poly[0, 1])
     plain3 = nf == 1 and all_gauss and X.shape[1] == 3 and period[0] == 0.0
     chord = np.empty((nf, TILE))
     value = np.empty(TILE)
@@ -249,11 +314,17 @@ def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, p
                 wt = w[j0:j0 + size]
                 if plain3 and order < 2:
                     y0, y1, y2 = Y[0, j0:j0 + size], Y[1, j0:j0 + size], Y[2, j0:j0 + size]
-                    if order == 0:
-                        s += _plain_sum(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0], poly[0, 0])
+                    if order == 0 and short:
+                        s += _plain_sum12(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0], poly[0, 0])
+                    elif order == 0:
+                        s += _plain_sum20(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0], poly[0, 0])
                     else:
-                        t, g0, g1, g2 = _plain_slope(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0],
-                                                     poly[0, 0], poly[0, 1])
+                        if short:
+                            t, g0, g1, g2 = _plain_slope12(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0],
+                                                           poly[0, 0], poly[0, 1])
+                        else:
+                            t, g0, g1, g2 = _plain_slope20(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0],
+                                                           poly[0, 0], poly[0, 1])
                         s += t
                         gradient[q, 0] += g0
                         gradient[q, 1] += g1
@@ -324,35 +395,6 @@ def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, p
                     laplacian[q] += d
                 j0 += size
             total[q] += s
-
-
-@jit(inline="always")
-def _plain_sum(a, b, d, y0, y1, y2, w, cut, coef):
-    """Sum the kernel in one pass: three plain columns, gauss form."""
-    p = _coefficients(coef)
-    s = 0.0
-    for i in range(w.size):
-        u, v, z = a - y0[i], b - y1[i], d - y2[i]
-        s += w[i] * _root_power(_horner(p, min(u * u + v * v + z * z, cut)))
-    return s
-
-
-@jit(inline="always")
-def _plain_slope(a, b, d, y0, y1, y2, w, cut, coef, slope):
-    """Sum the kernel and its gradient in one pass: three plain columns, gauss form."""
-    p = _coefficients(coef)
-    h = _coefficients(slope)
-    s, g0, g1, g2 = 0.0, 0.0, 0.0, 0.0
-    for i in range(w.size):
-        u, v, z = a - y0[i], b - y1[i], d - y2[i]
-        c = min(u * u + v * v + z * z, cut)
-        k = w[i] * _root_power(_horner(p, c))
-        s += k
-        k = 2.0 * k * _horner(h, c)
-        g0 += k * u
-        g1 += k * v
-        g2 += k * z
-    return s, g0, g1, g2
 
 
 @strict

@@ -8,11 +8,11 @@ polynomials, in one of two forms.
 ``gauss``
     One polynomial in c on :math:`[0,c_{cut}]`, where the kernel has fallen to
     :math:`e^{-60}` of its peak; beyond the cut that value is used. It gives the 128th root of
-    k / k(0), which needs no exponential: a polynomial of degree 11 resolves the root to the
-    last digit, and seven squarings undo it at the price of two digits. This is the fast form.
-    It exists when t is small (about t < 0.01 on the unit sphere).
+    k / k(0), which needs no exponential: a polynomial of degree 11 (or 19, when t is larger)
+    resolves the root to the last digit, and seven squarings undo it at the price of two digits.
+    This is the fast form. It exists when t is small (about t < 0.03 on the unit sphere).
 ``cells``
-    Quintic polynomials on equal cells of the distance from the cut locus, :math:`v=|x+y|` on a
+    Polynomials of degree 7 on equal cells of the distance from the cut locus, :math:`v=|x+y|` on a
     sphere and L/2 - |x-y| on a circle, over the whole manifold. Near the cut locus several
     geodesics compete and the log kernel bends within a layer of width t/pi: the cells resolve
     that layer. Used in the dense sums when t is large.
@@ -44,9 +44,9 @@ DEPTH = 60.0
 #: The ``gauss`` form tabulates the 128th root of the kernel, which seven squarings undo.
 ROOT = 128
 
-_GAUSS = 12   # coefficients of the gauss form
+_GAUSS = (12, 20)  # coefficients of the gauss form: the fewest that resolve it
 _PANEL = 16   # coefficients of a panel
-_CELL = 6     # coefficients of a cell
+_CELL = 8     # coefficients of a cell
 LINE, CIRCLE, SPHERE = 0, 1, 2
 
 
@@ -65,7 +65,7 @@ def _chebyshev_to_powers(count, shift):
     return nodes, cheb, powers
 
 
-_GAUSS_NODES, _GAUSS_CHEB, _GAUSS_POWERS = _chebyshev_to_powers(_GAUSS, True)
+_GAUSS_FITS = [_chebyshev_to_powers(count, True) for count in _GAUSS]
 _PANEL_NODES, _PANEL_CHEB, _PANEL_POWERS = _chebyshev_to_powers(_PANEL, False)
 _CELL_NODES, _CELL_CHEB, _CELL_POWERS = _chebyshev_to_powers(_CELL, False)
 
@@ -90,9 +90,9 @@ class KernelTable:
     gauss : bool
         Whether every factor is in the ``gauss`` form.
     is_gauss : int64 (F,)
-    cut, poly : float64 (F,), (F, 3, 12)
+    cut, poly : float64 (F,), (F, 3, 20)
         The ``gauss`` form: power coefficients in min(c, cut) of the root, slope, ratio.
-    pace, cell : float64 (F,), (F, 3, 6, N)
+    pace, cell : float64 (F,), (F, 3, 8, N)
         The ``cells`` form: cells per unit of v, and power coefficients in the distance from the middle
         of a cell, in cells.
     log_peak : float
@@ -193,19 +193,21 @@ def _gauss_form(factor, t, order, peak):
             return None
         cut = r * r if factor.radius is None else (
             2 * factor.radius * np.sin(r / (2 * factor.radius))) ** 2
-    x = 0.5 * (1 + _GAUSS_NODES)
-    values = _slots(factor, _distance_from_chord(factor, cut * x), t, order, True)
-    values[0] = np.exp((values[0] - peak) / ROOT)
-    poly = np.zeros((3, _GAUSS))
-    for slot, value in enumerate(values):
-        cheb = _GAUSS_CHEB @ value
-        scale = np.abs(value).max()
+    for nodes, to_cheb, to_powers in _GAUSS_FITS:
+        r = _distance_from_chord(factor, 0.5 * cut * (1 + nodes))
+        values = _slots(factor, r, t, order, True)
+        values[0] = np.exp((values[0] - peak) / ROOT)
+        cheb = to_cheb @ np.array(values).T
+        scale = np.abs(cheb).max(axis=0)
         # squaring the root back multiplies its error by ROOT
-        if not _resolved(cheb, ERROR / ROOT if slot == 0 else SLOPE_ERROR * scale):
-            return None
-        keep = np.flatnonzero(np.abs(cheb) > 1e-19 * scale)
-        cheb[keep[-1] + 1 if keep.size else 0:] = 0.0
-        poly[slot] = (_GAUSS_POWERS @ cheb) / cut ** np.arange(_GAUSS)
+        bound = np.array([ERROR / ROOT, *SLOPE_ERROR * scale[1:]])
+        if (_resolved(cheb.T, bound)).all():
+            break
+    else:
+        return None
+    cheb[np.abs(cheb) < 1e-19 * scale] = 0.0
+    poly = np.zeros((3, _GAUSS[-1]))
+    poly[:len(values), :len(nodes)] = (to_powers @ cheb).T / cut ** np.arange(len(nodes))
     poly[0, 0] = 1.0  # exact: the kernel at distance zero is its peak
     return cut, poly, float(np.polynomial.polynomial.polyval(cut, poly[0])) ** ROOT
 
@@ -264,15 +266,16 @@ def _panels(factor, t, order, gaussian, shift=0.0):
 
 
 def _cells(factor, t, order, peak):
-    """Resample the panels on equal cells; returns cells per unit of v and (3, 6, N) coefficients."""
+    """Resample the panels on equal cells; returns cells per unit of v and (3, 8, N) coefficients."""
     edge, mid, scale, coef = _panels(factor, t, order, True, peak)
     half = _kind(factor)[1]
     unit = factor.radius if factor.radius is not None else factor.period / (2 * np.pi)
     # The log kernel is singular at imaginary v, nearest on the circle, at v = i t/2 (t in units of the
-    # squared size). A cell of width h then has the error (h/t)^6 / 100, measured; it may be 1e-13
+    # squared size). A cell of width h then has the error (h/t)^8 / 1000, measured; it may be 1e-13
     # times the size of the log kernel, which grows to pi^2/2t.
     small = t / unit**2
-    count = int(np.clip(np.ceil(half / unit / (small * (1e-11 * (1 + 5 / small)) ** (1 / 6))), 64, 16384))
+    width = small * (1e-10 * (1 + 5 / small)) ** (1 / 8)
+    count = int(np.ceil(half / unit / width))
     v = (np.arange(count)[:, None] + 0.5 + 0.5 * _CELL_NODES) * (half / count)
     which = np.searchsorted(edge, v, side="right") - 1
     x = (v - mid[which]) * scale[which]
@@ -333,7 +336,7 @@ def table(factors, t, order=0):
         cells.append(None if gauss[-1] else _cells(factor, t, order, top))
     is_gauss = np.array([g is not None for g in gauss], dtype=np.int64)
     cut = np.array([g[0] if g else 1.0 for g in gauss])
-    poly = np.array([g[1] if g else np.zeros((3, _GAUSS)) for g in gauss])
+    poly = np.array([g[1] if g else np.zeros((3, _GAUSS[-1])) for g in gauss])
     pace = np.array([c[0] if c else 0.0 for c in cells])
     cell = np.zeros((len(factors), 3, _CELL, max([c[1].shape[-1] for c in cells if c], default=1)))
     for f, c in enumerate(cells):

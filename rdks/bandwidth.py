@@ -30,7 +30,7 @@ AUTO = "lcv"
 
 _GRID = 4.0      # ratio of neighbouring times of the first scan
 _SCAN = 2000     # sources at which the first scan evaluates a criterion, when there are more than twice as many
-_XTOL = 0.01     # of log t: half a per cent of a bandwidth, which the data never know as well
+_XTOL = 0.02     # of log t: one per cent of a bandwidth, which the data never know as well
 _WIDER = 6       # how often a range is extended downwards where the optimum is at its end
 _HIGHER = 2      # and upwards: on a compact space the kernel is uniform by then
 

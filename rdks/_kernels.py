@@ -21,6 +21,7 @@ jit = partial(nb.njit, cache=True, nogil=True, error_model="numpy",
               fastmath={"reassoc", "contract", "nsz", "arcp"})
 strict = partial(nb.njit, cache=True, nogil=True, error_model="numpy")
 
+BOX = 256        # sources that share a box: neighbours in space, left out together where they are far
 TILE = 512       # sources whose intermediate values stay in the first-level cache
 CHUNK = 16384    # sources that stay in the second-level cache while all queries pass over them
 
@@ -260,10 +261,35 @@ def _cell_poly(x, which, table, out, add):
         out[i] = p + out[i] if add else p
 
 
+@jit(inline="always")
+def _find_near(x, middle, extent, b0, start, period, is_gauss, cut, c, near):
+    """Mark the boxes b0, b0 + 1, ... that are not beyond the cut of some factor as a whole."""
+    for b in range(near.size):
+        near[b] = True
+    for f in range(is_gauss.size):
+        if is_gauss[f] == 0:
+            continue
+        for b in range(c.size):
+            c[b] = 0.0
+        for j in range(start[f], start[f + 1]):
+            y, e = middle[j, b0:b0 + c.size], extent[j, b0:b0 + c.size]
+            p = period[j]
+            inverse = 1.0 / p if p > 0.0 else 0.0
+            for b in range(c.size):
+                u = x[j] - y[b]
+                u = max(abs(u - p * _rint(u * inverse)) - e[b], 0.0)
+                c[b] += u * u
+        for b in range(c.size):
+            near[b] = near[b] and c[b] <= cut[f]
+
+
 @jit
-def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, pace, cell, order, total,
-                gradient, laplacian):
+def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gauss, cut, poly, pace, cell,
+                order, total, gradient, laplacian):
     """Add to each query the kernel sums over all sources, relative to the kernel's peak.
+
+    A box of sources that lies beyond the cut of the ``gauss`` form as a whole is left out, which the
+    table's floor accounts for already.
 
     Parameters
     ----------
@@ -275,6 +301,8 @@ def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, p
         Weights.
     skip : int64 (q,)
         A source that each query leaves out, or -1.
+    middle, extent : float64 (m, n / BOX)
+        Middle and half-width of the box around each BOX consecutive sources.
     start, ..., cell
         :attr:`rdks.radial.KernelTable.arrays`.
     order : int
@@ -298,14 +326,33 @@ def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, p
     exponent = np.empty(TILE)
     slope = np.empty(TILE)
     which = np.empty((nf, TILE), dtype=np.int64)
+    distance = np.empty(CHUNK // BOX)
+    near = np.empty(CHUNK // BOX, dtype=np.bool_)
     for c0 in range(0, n, CHUNK):
         c1 = min(c0 + CHUNK, n)
         for q in range(X.shape[0]):
             xq = X[q]
+            boxes = (c1 - c0 + BOX - 1) // BOX
+            if any_gauss and n > BOX:
+                _find_near(xq, middle, extent, c0 // BOX, start, period, is_gauss, cut, distance[:boxes],
+                           near[:boxes])
+            else:
+                near[:boxes] = True
             j0 = c0
+            end = c0  # of the run of near boxes that j0 is in
             s = 0.0
             while j0 < c1:
-                size = min(CHUNK if plain3 and order < 2 else TILE, c1 - j0)
+                if j0 >= end:
+                    box = (j0 - c0) // BOX
+                    while box < boxes and not near[box]:
+                        box += 1
+                    j0 = c0 + box * BOX
+                    while box < boxes and near[box]:
+                        box += 1
+                    end = min(c0 + box * BOX, c1)
+                    if j0 >= c1:
+                        break
+                size = end - j0 if plain3 and order < 2 else min(TILE, end - j0)
                 if j0 <= skip[q] < j0 + size:
                     if skip[q] == j0:
                         j0 += 1

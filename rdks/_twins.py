@@ -52,9 +52,12 @@ def _cells(c, kind, half, pace, top):
     return which, c
 
 
-def kernel_sums(X, Y, w, skip, start, period, kind, half, is_gauss, cut, poly, pace, cell, order, total,
-                gradient, laplacian):
-    """Add to each query the kernel sums over all sources; see :func:`rdks._kernels.kernel_sums`."""
+def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gauss, cut, poly, pace, cell,
+                order, total, gradient, laplacian):
+    """Add to each query the kernel sums over all sources; see :func:`rdks._kernels.kernel_sums`.
+
+    Nothing is left out: `middle` and `extent` only save time in the compiled form.
+    """
     n = w.size
     rows = max(1, _BLOCK // max(n, 1))
     work, spare = np.empty((2, min(rows, len(X)), n))

@@ -27,6 +27,9 @@ __all__ = ["DirectSum", "Evaluation", "choose_engine"]
 # much on small calls loads them after all.
 _SMALL = 3_000_000
 _ENOUGH = 300_000_000
+# Sources that share a box in the compiled sums. Beyond that number, sources are put in the order of a
+# k-d tree, so that boxes are small and far ones can be left out.
+_BOX = 256
 # Below this many pairs one thread is faster than several.
 _SERIAL = 5_000_000
 # A sum is recomputed in the log domain where cutting the kernel could change it by more than this.
@@ -105,7 +108,8 @@ class DirectSum:
 
     Notes
     -----
-    Dense sums of tabulated kernels (:mod:`rdks.radial`), relative to the kernel's peak. A query
+    Dense sums of tabulated kernels (:mod:`rdks.radial`), relative to the kernel's peak; boxes of
+    sources where the kernel is below exp(-60) of its peak are left out. A query
     whose sum is so small that the cut of the kernel could matter at 1e-12, because it is far from
     all sources, is evaluated again by log-sum-exp with accurate distances, where nothing
     underflows: the density is never zero, negative or NaN.
@@ -150,19 +154,37 @@ class DirectSum:
         return new
 
     def blocks(self):
-        """List (time, indices of the sources, sources as columns, normalised weights)."""
+        """List the sources of equal time.
+
+        Returns
+        -------
+        list of tuple
+            (time, indices of the sources, sources as columns, normalised weights, middle and half-width
+            of the box around each _BOX sources), in an order in which neighbours in space are neighbours in
+            memory.
+        """
         if self._blocks is None:
             weight = self.weight / self.weight.sum()
-            if (self.time == self.time[0]).all():
-                self._blocks = [(float(self.time[0]), slice(None), np.ascontiguousarray(self.Z.T), weight)]
-                return self._blocks
             times, which = np.unique(self.time, return_inverse=True)
             self._blocks = []
             for b, t in enumerate(times):
-                index = np.flatnonzero(which == b)
-                self._blocks.append((float(t), index, np.ascontiguousarray(self.Z[index].T),
-                                     np.ascontiguousarray(weight[index])))
+                index = np.flatnonzero(which == b) if times.size > 1 else np.arange(len(self.Z))
+                index = index[self._compact(self.Z[index])]
+                Z = self.Z[index]
+                first = np.arange(0, len(Z), _BOX)
+                low, high = np.minimum.reduceat(Z, first).T, np.maximum.reduceat(Z, first).T
+                self._blocks.append((float(t), index, np.ascontiguousarray(Z.T), weight[index],
+                                     np.ascontiguousarray(0.5 * (low + high)),
+                                     np.ascontiguousarray(0.5 * (high - low))))
         return self._blocks
+
+    @staticmethod
+    def _compact(Z):
+        """Order points so that consecutive ones are close."""
+        if len(Z) <= _BOX:
+            return np.arange(len(Z))
+        from scipy.spatial import cKDTree
+        return cKDTree(Z, leafsize=_BOX).indices
 
     def evaluate(self, Z, t=0.0, order=0):
         """Evaluate the density of the state after a further time `t`.
@@ -210,13 +232,13 @@ class DirectSum:
         gradient = np.zeros((nq, self.manifold.embed_dim)) if order else np.zeros((1, 1))
         laplacian = np.zeros(nq) if order else np.zeros(1)
         blocks = []
-        for tau, index, Y, w in self.blocks():
+        for tau, index, *arrays in self.blocks():
             skip = np.full(nq, -1, dtype=np.int64)
             if own is not None:
                 place = np.full(len(self.Z), -1, dtype=np.int64)
-                place[index] = np.arange(w.size)
+                place[index] = np.arange(index.size)
                 skip = place[own]
-            blocks.append((tau + t, Y, w, skip))
+            blocks.append((tau + t, *arrays, skip))
 
         def part(rows):
             g, lap = (gradient[rows], laplacian[rows]) if order else (gradient, laplacian)
@@ -243,11 +265,11 @@ class DirectSum:
         reference = max(tb.log_peak for tb in tables)
         total = np.zeros(len(Z))
         doubt = 0.0
-        for tb, (_, Y, w, skip) in zip(tables, blocks, strict=True):
+        for tb, (_, Y, w, middle, extent, skip) in zip(tables, blocks, strict=True):
             s = np.zeros(len(Z))
             g = np.zeros_like(gradient)
             lap = np.zeros_like(laplacian)
-            kernels.kernel_sums(Z, Y, w, skip[rows], *tb.arrays, order, s, g, lap)
+            kernels.kernel_sums(Z, Y, w, skip[rows], middle, extent, *tb.arrays, order, s, g, lap)
             height = np.exp(tb.log_peak - reference)
             total += height * s
             if order:
@@ -269,7 +291,7 @@ class DirectSum:
         factors = self.manifold.factors()
         monotone = len(factors) == 1 or all(f.radius is None for f in factors)
         logs, grads, laps = [], [], []
-        for time, Y, w, skip in blocks:
+        for time, Y, w, _, _, skip in blocks:
             tail = radial.tail_table(factors, time, order)
             # sources further than this are below exp(-45) of the nearest, all weights considered
             margin = 45.0 + tail.spread + np.log(w.max() / w.min())

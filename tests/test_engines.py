@@ -146,6 +146,28 @@ def test_per_source_times_are_a_mixture(backend):
         assert np.abs((ahead - behind) / (2 * e) - slope).max() < 1e-5 * np.abs(slope).max()
 
 
+def test_the_box_of_the_engine_is_that_of_the_kernels():
+    assert engines._BOX == _kernels.BOX and _kernels.CHUNK % _kernels.BOX == 0
+
+
+@pytest.mark.parametrize("manifold", [Sphere(2), Torus(2), Euclidean(3), Mixed()], ids=repr)
+def test_boxes_that_are_left_out_do_not_matter(manifold):
+    """Thousands of sources in many boxes, against the numpy form, which leaves nothing out."""
+    rng = np.random.default_rng(6)
+    Z, Q = manifold.random(5000, rng), manifold.random(300, rng)
+    w = rng.uniform(0.1, 1, 5000)
+    for t in (1e-4, 3e-3, 0.05):
+        found = DirectSum(manifold, Z, w, t)
+        compiled = found.evaluate(Q, order=2)
+        own = found.leave_one_out()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engines, "_kernels", lambda pairs: _twins)
+            plain = found.evaluate(Q, order=2)
+            assert np.abs(found.leave_one_out(rows=np.arange(0, 5000, 50)) / own[::50] - 1).max() < 1e-11
+        for a, b, size in zip(compiled, plain, (1, t**-0.5, 1 / t), strict=True):
+            assert np.abs(a - b).max() <= 1e-9 * (np.abs(b).max() + size)
+
+
 def test_extreme_weights_in_the_tail(backend):
     """A far source of large weight can matter more than a near one of small weight."""
     Z = np.array([[0.0], [1.0], [1.5]])

@@ -184,30 +184,33 @@ def _gauss_loops(coefficients, horner):
     @jit(inline="always")
     def tile(c, cut, coef, out, times):
         a = coefficients(coef)
+        unit = 1.0 / cut
         if times:
             for i in range(c.size):
-                out[i] = out[i] * horner(a, min(c[i], cut))
+                out[i] = out[i] * horner(a, min(c[i] * unit, 1.0))
         else:
             for i in range(c.size):
-                out[i] = horner(a, min(c[i], cut))
+                out[i] = horner(a, min(c[i] * unit, 1.0))
 
     @jit(inline="always")
     def plain_sum(a, b, d, y0, y1, y2, w, cut, coef):
         p = coefficients(coef)
+        unit = 1.0 / cut
         s = 0.0
         for i in range(w.size):
             u, v, z = a - y0[i], b - y1[i], d - y2[i]
-            s += w[i] * _root_power(horner(p, min(u * u + v * v + z * z, cut)))
+            s += w[i] * _root_power(horner(p, min((u * u + v * v + z * z) * unit, 1.0)))
         return s
 
     @jit(inline="always")
     def plain_slope(a, b, d, y0, y1, y2, w, cut, coef, slope):
         p = coefficients(coef)
         h = coefficients(slope)
+        unit = 1.0 / cut
         s, g0, g1, g2 = 0.0, 0.0, 0.0, 0.0
         for i in range(w.size):
             u, v, z = a - y0[i], b - y1[i], d - y2[i]
-            c = min(u * u + v * v + z * z, cut)
+            c = min((u * u + v * v + z * z) * unit, 1.0)
             k = w[i] * _root_power(horner(p, c))
             s += k
             k = 2.0 * k * horner(h, c)

@@ -76,7 +76,8 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                 else:
                     c *= c
             if is_gauss[f]:
-                np.minimum(c, cut[f], out=c)
+                c *= 1 / cut[f]
+                np.minimum(c, 1.0, out=c)
                 p = _horner(poly[f, 0], c, np.empty(shape))
                 root = p if root is None else root * p
                 local.append(c)

@@ -269,7 +269,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
 
     def _state(self, manifold, Z, weight, seen):
         """Compute the fitted attributes for all data; nothing is assigned here."""
-        raw = DirectSum(manifold, Z, weight, 0.0, self.n_jobs)
+        used = weight > 0
+        raw = DirectSum(manifold, Z[used], weight[used], 0.0, self.n_jobs)
         selection = None
         sources = raw
         if isinstance(self.bandwidth, str):
@@ -288,20 +289,17 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
 
     @staticmethod
     def _distinct(raw):
-        """Merge exact duplicates into weights and drop rows of weight zero."""
-        used = raw.weight > 0
-        Z, which = np.unique(raw.Z[used], axis=0, return_inverse=True)
-        repeated = int(used.sum()) - len(Z)
-        if repeated > 0.01 * used.sum() and len(Z) > 1:  # one distinct point is an error later
-            warnings.warn(
-                f"{repeated} of {int(used.sum())} rows are exact copies of others (there are {len(Z)} distinct "
-                "points). They are merged into weights before a bandwidth is chosen. Mind likelihoods: a "
-                "held-out copy of a training row rewards ever smaller bandwidths without bound",
-                DuplicatesWarning, stacklevel=4)
+        """Merge exact duplicates into weights."""
+        Z, which = np.unique(raw.Z, axis=0, return_inverse=True)
+        n, repeated = len(raw.Z), len(raw.Z) - len(Z)
         if not repeated:
-            # keep the order of the data: sums then agree to the last digit with a given bandwidth
-            return DirectSum(raw.manifold, raw.Z[used], raw.weight[used], 0.0, raw.n_jobs)
-        weight = np.bincount(which.ravel(), weights=raw.weight[used], minlength=len(Z))
+            return raw
+        if repeated > 0.01 * n and len(Z) > 1:  # a single distinct point is an error later
+            warnings.warn(
+                f"{repeated} of {n} rows are exact copies of others (there are {len(Z)} distinct points). They "
+                "are merged into weights before a bandwidth is chosen. Mind likelihoods: a held-out copy of a "
+                "training row rewards ever smaller bandwidths without bound", DuplicatesWarning, stacklevel=4)
+        weight = np.bincount(which.ravel(), weights=raw.weight, minlength=len(Z))
         return DirectSum(raw.manifold, Z, weight, 0.0, raw.n_jobs)
 
     def _accept(self, state):

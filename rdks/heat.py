@@ -191,7 +191,8 @@ def _log_contour(r, t, dim):
     s = np.where(s.imag < 0, -s, s)
     ahead = -2 * t * z / (s + r)  # s - r without cancellation
     # 2 cos s - 2 cos r = e^{-is} (1 - e^{i(s-r)}) (1 - e^{i(s+r)}), each log analytic above the axis
-    log_gap = -1j * s + np.log(-np.expm1(1j * ahead)) + np.log(-np.expm1(1j * (ahead - 2 * to_pole)))
+    across = np.where(r < 0.5 * np.pi, s + r, ahead - 2 * to_pole)  # s + r, modulo 2 pi, with its digits
+    log_gap = -1j * s + np.log(-np.expm1(1j * ahead)) + np.log(-np.expm1(1j * across))
     sine = np.sin(s) / s
     top = log_gap[:, :1].real  # the modulus is largest at the vertex: kept out, so that nothing overflows
     f = np.exp(z - mu - b * (log_gap - top)) * sine * (-2j * mu * side)

@@ -91,7 +91,7 @@ class KernelTable:
         Whether every factor is in the ``gauss`` form.
     is_gauss : int64 (F,)
     cut, poly : float64 (F,), (F, 3, 20)
-        The ``gauss`` form: power coefficients in min(c, cut) of the root, slope, ratio.
+        The ``gauss`` form: power coefficients in min(c / cut, 1) of the root, slope, ratio.
     pace, cell : float64 (F,), (F, 3, 8, N)
         The ``cells`` form: cells per unit of v, and power coefficients in the distance from the middle
         of a cell, in cells.
@@ -207,9 +207,9 @@ def _gauss_form(factor, t, order, peak):
         return None
     cheb[np.abs(cheb) < 1e-19 * scale] = 0.0
     poly = np.zeros((3, _GAUSS[-1]))
-    poly[:len(values), :len(nodes)] = (to_powers @ cheb).T / cut ** np.arange(len(nodes))
+    poly[:len(values), :len(nodes)] = (to_powers @ cheb).T
     poly[0, 0] = 1.0  # exact: the kernel at distance zero is its peak
-    return cut, poly, float(np.polynomial.polynomial.polyval(cut, poly[0])) ** ROOT
+    return cut, poly, float(poly[0].sum()) ** ROOT
 
 
 def _panels(factor, t, order, gaussian, shift=0.0):

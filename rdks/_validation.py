@@ -31,7 +31,7 @@ def as_generator(random_state):
                      "a numpy.random.RandomState or a numpy.random.Generator")
 
 
-def automatic_manifold(X, names=None):
+def automatic_manifold(X):
     """Choose a manifold for data, and say why.
 
     The rule, in order: at least two columns, every row of unit norm to 1e-6 and no one-hot
@@ -40,8 +40,6 @@ def automatic_manifold(X, names=None):
     Parameters
     ----------
     X : ndarray, shape (n, p)
-    names : sequence of str, optional
-        Column names.
 
     Returns
     -------

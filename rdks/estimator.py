@@ -144,7 +144,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         X, layout, probe = self._read(X)
         if isinstance(self.manifold, str) and self.manifold == "auto":
             names = getattr(probe, "feature_names_in_", None)
-            manifold, reason = validation.automatic_manifold(X, names)
+            manifold, reason = validation.automatic_manifold(X)
             if validation.looks_like_latlon(names):
                 reason += ("; the columns are named like latitude and longitude: for the sphere pass "
                            "manifold=Sphere(2, coords='latlon_deg')")

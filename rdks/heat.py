@@ -38,40 +38,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaln
 
-__all__ = ["log_flat", "log_sphere", "log_sphere_area", "sphere_levels", "sphere_slopes"]
+__all__ = ["log_sphere", "log_sphere_area", "sphere_levels", "sphere_slopes"]
 
 # Trapezoid nodes on the parabola. The error is set by the strip of analyticity, which does
 # not depend on t or theta: 20 nodes give 1e-8, 26 give 4e-12, 30 give 1e-13, 32 the rounding floor.
 _NODES = 32
 _REACH = 36.0  # the integrand is followed until it has fallen to exp(-36) of its peak
-
-
-def log_flat(r, t, dim):
-    r"""Evaluate the log heat kernel of :math:`R^d`, a Gaussian of variance `t`.
-
-    Parameters
-    ----------
-    r : array_like
-        Distance.
-    t : float
-        Time, positive.
-    dim : int
-        Dimension d.
-
-    Returns
-    -------
-    ndarray
-        :math:`-\frac d2\log(2\pi t)-r^2/2t`, shape of `r`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from rdks.heat import log_flat
-    >>> bool(np.isclose(log_flat(0.0, 1.0, 2), -np.log(2 * np.pi)))
-    True
-    """
-    r = np.asarray(r, dtype=float)
-    return -0.5 * dim * np.log(2 * np.pi * t) - r * r / (2 * t)
 
 
 def log_sphere_area(dim):

@@ -930,12 +930,12 @@ def sums_are_right_at_every_depth(manifold, rng):
     """Of many sources, and far below the peak too, the density is the sum of the manifold's log kernels."""
     t = 1e-3 * _scale(manifold) ** 2
     # a tight group, and many others so far from it that a cut kernel would count them as all alike
-    near, n, q = 100, 1300, 16
+    near, n, q = 100, 1100, 6
     start = np.repeat(manifold.random(1, rng), n, axis=0)
     r = np.where(np.arange(n) < near, 0.05, rng.uniform(1.0, 2.0, n)) * _scale(manifold)
     Z = _at_distance(manifold, start, r, rng)[rng.permutation(n)]
     w = rng.uniform(0.5, 2.0, n)
-    depth = np.linspace(5.0, 75.0, q)
+    depth = np.linspace(25.0, 75.0, q)
     Q = np.concatenate([_at_distance(manifold, start[:q], np.sqrt(2 * t * depth), rng), Z[:q]])
     pairs = np.repeat(np.arange(len(Q)), n), np.tile(np.arange(n), len(Q))
     single = manifold.log_heat_kernel(Q[pairs[0]], Z[pairs[1]], t).reshape(len(Q), n) + np.log(w / w.sum())

@@ -166,7 +166,8 @@ def _coefficients20(a):
 @jit(inline="always")
 def _short(a):
     """Whether twelve coefficients are all there is."""
-    return a[12] == 0.0 and a[13] == 0.0 and a[14] == 0.0 and a[15] == 0.0 and a[16] == 0.0
+    return (a[12] == 0.0 and a[13] == 0.0 and a[14] == 0.0 and a[15] == 0.0
+            and a[16] == 0.0 and a[17] == 0.0 and a[18] == 0.0 and a[19] == 0.0)
 
 
 def _gauss_loops(coefficients, horner):

@@ -193,7 +193,8 @@ def _gauss_form(factor, t, order, peak):
             return None
         cut = r * r if factor.radius is None else (
             2 * factor.radius * np.sin(r / (2 * factor.radius))) ** 2
-    for nodes, to_cheb, to_powers in _GAUSS_FITS:
+    for fit in _GAUSS_FITS:
+        nodes, to_cheb, to_powers = fit
         r = _distance_from_chord(factor, 0.5 * cut * (1 + nodes))
         values = _slots(factor, r, t, order, True)
         values[0] = np.exp((values[0] - peak) / ROOT)

@@ -286,8 +286,9 @@ def _near(manifold, total, rng, count):
 def _log_error(manifold, log_k, r=0.0, t=1.0, size=0.0):
     """Model the error of a tabulated log kernel at distance r.
 
-    The table's own, relative to max(1, |log k|) and per factor; and the rounding of coordinates,
-    which moves r by about their size times 2^-52 and log k by r/t times that.
+    The table's own, relative to max(1, |log k|) and per factor, of which up to eight meet in one
+    comparison; and the rounding of coordinates, which moves r by about their size times 2^-52, a few
+    times over, and log k by r/t times that.
     """
     return (8 * len(manifold.factors()) * radial.ERROR * np.maximum(1.0, np.abs(log_k))
             + 16 * EPS * size * np.asarray(r) / t)

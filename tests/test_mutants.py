@@ -356,6 +356,17 @@ def far_sources_left_out(monkeypatch):
     return Circle()
 
 
+def boxes_half_as_wide(monkeypatch):
+    """Tiles of sources left out by boxes that do not hold them."""
+    place = argument("extent", "kernel_sums")
+
+    def change(right, *args):
+        right(*args[:place], 0.5 * args[place], *args[place + 1:])
+
+    change_kernel(monkeypatch, "kernel_sums", change)
+    return Circle()
+
+
 def no_tail(monkeypatch):
     """Queries far from all sources keep what the dense sum left of them."""
     monkeypatch.setattr(DirectSum, "_tail", lambda self, *args: None)
@@ -446,6 +457,7 @@ MUTANTS = [
     (tail_exponent_of_the_wrong_time, Euclidean(1), "tables_honour_their_error dense_form_is_tail_form"),
     (own_term_not_skipped, Circle(), "leave_one_out_is_the_sum_of_others"),
     (far_sources_left_out, Circle(), "sums_are_right_at_every_depth"),
+    (boxes_half_as_wide, Circle(), "sums_are_right_at_every_depth"),
     (no_tail, Sphere(2), "tables_honour_their_error sums_are_right_at_every_depth"),
     (tail_used_too_late, Sphere(2), "sums_are_right_at_every_depth"),
     (flat_radius_on_the_sphere, Sphere(2), "sampler_damps_eigenfunctions"),

@@ -100,7 +100,7 @@ class DirectSum:
     Z : ndarray, shape (n, embed_dim)
         Sources in embedded coordinates.
     weight : ndarray, shape (n,)
-        Positive weights, not necessarily normalised.
+        Weights >= 0, not all zero, not necessarily normalised.
     time : float or ndarray, shape (n,)
         Time of each source. Sources of equal time are one block of the same sum.
     n_jobs : int, optional
@@ -168,7 +168,9 @@ class DirectSum:
             times, which = np.unique(self.time, return_inverse=True)
             self._blocks = []
             for b, t in enumerate(times):
-                index = np.flatnonzero(which == b) if times.size > 1 else np.arange(len(self.Z))
+                index = np.flatnonzero((which == b) & (weight > 0))
+                if not index.size:
+                    continue
                 index = index[self._compact(self.Z[index])]
                 Z = self.Z[index]
                 first = np.arange(0, len(Z), _BOX)

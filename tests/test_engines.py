@@ -242,3 +242,12 @@ def test_tables_are_as_accurate_as_they_say(factor, t):
     expected = factor.log_kernel(r, t) - r * r / (2 * t)
     bound = 10 * radial.ERROR * np.abs(expected).clip(1)
     assert (np.abs(found - expected) <= bound).all()
+
+
+def test_sources_of_weight_zero_are_no_sources(backend):
+    Z = np.array([[0.0], [1.0], [2.0]])
+    found = DirectSum(Euclidean(1), Z, np.array([1.0, 0.0, 1.0]), np.array([0.01, 0.02, 0.01]))
+    less = DirectSum(Euclidean(1), Z[[0, 2]], np.ones(2), 0.01)
+    Q = np.array([[0.5], [1.0], [50.0]])
+    assert np.array_equal(found.evaluate(Q).log_density, less.evaluate(Q).log_density)
+    assert np.isfinite(found.leave_one_out()).all()

@@ -244,7 +244,8 @@ def _panels(factor, t, order, gaussian, shift=0.0):
         for slot, value in enumerate(values):
             cheb = value @ _PANEL_CHEB.T
             size = np.abs(value).max(axis=-1)
-            bound = ERROR * np.maximum(size, 1 + exponent) if slot == 0 else noise * size
+            # slopes at huge times fall to the smallest floats, which have no digits: 1e-280 is nothing
+            bound = ERROR * np.maximum(size, 1 + exponent) if slot == 0 else noise * size + 1e-280
             ok &= _resolved(cheb, bound)
             coef[slot] = cheb @ _PANEL_POWERS.T
         done_edges.append(todo[ok])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rdks.manifolds import Circle, Euclidean, Manifold, Sphere, Torus
+from rdks.manifolds import SPD, Circle, Euclidean, Manifold, Product, Sphere, Torus
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ MANIFOLDS = [
     Sphere(5),
     Sphere(10),
     UserProduct((Sphere(2), Circle())),
+    Product(Sphere(2, coords="latlon_deg"), Circle(period=24.0), Euclidean(1)),
+    SPD(2),
+    SPD(3),
+    Product(SPD(2), Torus(2)),
     UserProduct((Euclidean(2), Sphere(3, radius=2.0))),
 ]
 

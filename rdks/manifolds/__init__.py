@@ -6,18 +6,32 @@ Sphere(dim=2, coords='extrinsic', radius=1.0)
 """
 from __future__ import annotations
 
+from math import isqrt
+
 from ._geomstats import load_geomstats
 from .base import Manifold, SpaceForm
 from .euclidean import Euclidean
+from .product import Product
+from .spd import SPD
 from .sphere import Sphere
 from .torus import Circle, Torus
 
-__all__ = ["Circle", "Euclidean", "Manifold", "SpaceForm", "Sphere", "Torus", "from_name",
+__all__ = ["SPD", "Circle", "Euclidean", "Manifold", "Product", "SpaceForm", "Sphere", "Torus", "from_name",
            "load_geomstats"]
+
+
+
+def _spd(p):
+    n = isqrt(p)
+    if n * n != p:
+        raise ValueError(f"manifold = 'spd': {p} features are not the entries of a square matrix")
+    return SPD(n)
+
 
 _NAMES = {
     "circle": lambda p: Circle(),
     "euclidean": Euclidean,
+    "spd": _spd,
     "sphere": lambda p: Sphere(p - 1),
     "torus": Torus,
 }
@@ -28,7 +42,7 @@ def from_name(name, n_features):
 
     Parameters
     ----------
-    name : {"circle", "euclidean", "sphere", "torus"}
+    name : {"circle", "euclidean", "spd", "sphere", "torus"}
     n_features : int
         Numbers per row of the data.
 

@@ -50,7 +50,10 @@ def main(argv=None):
     int
         Exit status.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.points is not None and args.points < 100:
+        parser.error(f"--points {args.points}: expected at least 100")
     from . import demo  # brings scikit-learn's estimators and the data with it: not needed for --help
 
     demo.main(args.out, points=args.points, n_jobs=args.jobs, seed=args.seed, verbose=not args.quiet)

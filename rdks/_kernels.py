@@ -449,10 +449,20 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
 
 
 @strict
-def _tail_value(a, x):
+def _panel_value(a, x):
+    """Evaluate a panel's polynomial."""
     p = a[15]
     for k in range(14, -1, -1):
         p = p * x + a[k]
+    return p
+
+
+@strict
+def _panel_slope(a, x):
+    """Differentiate a panel's polynomial."""
+    p = 15 * a[15]
+    for k in range(14, 0, -1):
+        p = p * x + k * a[k]
     return p
 
 
@@ -485,16 +495,17 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
     monotone : bool
         Whether the sum of the chords is monotone in the distance (one factor, or all flat).
     log_total, gradient, laplacian
-        Overwritten: log sum_i w_i k_i, the gradient of that, and sum_i w_i Laplacian(k_i)
-        divided by the sum.
+        Overwritten: log sum_i w_i k_i, its ambient gradient, and its Laplacian in the form
+        sum_i s_i Laplacian(log k_i) + variance of the gradients, s_i the shares of the sum, in which no
+        large numbers cancel.
     """
     n = log_w.size
     nf = kind.size
     m = X.shape[1]
     chord = np.empty(n)
-    ambient = np.empty(m)
-    step = np.empty(m)
-    first = np.empty(nf)
+    pull = np.empty(m)     # ambient gradient of log k_i
+    first = np.empty(m)    # of the first source that counts: gradients are taken relative to it
+    mean = np.empty(m)     # sum of weights times (gradient - first)
     for q in range(X.shape[0]):
         nearest = _all_chords(X[q], Y, period, skip[q], chord)
         limit = np.inf
@@ -509,68 +520,94 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
             limit *= 1 + 1e-12
         top = -np.inf
         total = 0.0
-        lap = 0.0
-        for j in range(m):
-            ambient[j] = 0.0
+        bend = 0.0    # sum of weights times Laplacians of log k_i
+        spread = 0.0  # sum of weights times |tangent part of (gradient - first)|^2
+        mean[:] = 0.0
         for i in range(n):
-            if chord[i] > limit or i == skip[q]:
+            if not chord[i] <= limit or i == skip[q]:
                 continue
-            for j in range(m):
-                u = X[q, j] - Y[j, i]
-                if period[j] > 0.0:
-                    u -= period[j] * np.rint(u / period[j])
-                step[j] = u
             log_k = log_w[i]
-            lap_i = 0.0
+            bend_i = 0.0
             for f in range(nf):
                 c = 0.0
                 opposite = 0.0
                 for j in range(start[f], start[f + 1]):
-                    c += step[j] * step[j]
+                    u = X[q, j] - Y[j, i]
+                    if period[j] > 0.0:
+                        u -= period[j] * np.rint(u / period[j])
+                    pull[j] = u
+                    c += u * u
                     u = X[q, j] + Y[j, i]
                     opposite += u * u
-                if kind[f] == 0:
-                    r2 = c
-                    v = 0.0
-                elif kind[f] == 1:
-                    r2 = c
-                    v = max(half[f] - np.sqrt(c), 0.0)
-                else:
+                dim = start[f + 1] - start[f]
+                r = np.sqrt(c)
+                v = 0.0
+                if kind[f] == 1:
+                    v = max(half[f] - r, 0.0)
+                elif kind[f] == 2:
                     v = np.sqrt(opposite)
-                    r = half[f] * np.arctan2(np.sqrt(c), v)
-                    r2 = r * r
+                    r = half[f] * np.arctan2(r, v)
                     v = min(v, half[f])
                 k = np.searchsorted(edge[f, :count[f]], v, side="right") - 1
                 x = (v - mid[f, k]) * scale[f, k]
-                log_k += _tail_value(panel[f, 0, k], x) - r2 / (2 * t)
-                if order > 0:
-                    if kind[f] == 0:
-                        first[f] = -0.5 / t
-                        lap_i += (c / t - (start[f + 1] - start[f])) / t
+                log_k += _panel_value(panel[f, 0, k], x) - r * r / (2 * t)
+                if order == 0:
+                    continue
+                if kind[f] == 0:
+                    slope = -0.5 / t
+                    bend_i -= dim / t
+                else:
+                    slope = _panel_value(panel[f, 1, k], x)
+                    change = _panel_slope(panel[f, 1, k], x) * scale[f, k]  # d slope / dv
+                    if kind[f] == 1:
+                        bend_i += 2 * (slope - r * change)
                     else:
-                        first[f] = _tail_value(panel[f, 1, k], x)
-                        lap_i += _tail_value(panel[f, 2, k], x)
+                        angle = 2 * r / half[f]
+                        bend_i += 2 * (dim - 1) * np.cos(angle) * slope - half[f] * np.sin(angle) * np.sin(
+                            0.5 * angle) * change
+                for j in range(start[f], start[f + 1]):
+                    pull[j] *= 2 * slope
+            if log_k == -np.inf:
+                continue
+            if total == 0.0:
+                first[:] = pull
             if log_k > top:
                 shrink = np.exp(top - log_k)
-                total = total * shrink + 1.0
-                lap *= shrink
-                for j in range(m):
-                    ambient[j] *= shrink
+                total *= shrink
+                bend *= shrink
+                spread *= shrink
+                mean *= shrink
                 top = log_k
-                weight = 1.0
-            else:
-                weight = np.exp(log_k - top)
-                total += weight
+            weight = np.exp(log_k - top)
+            total += weight
             if order > 0:
-                lap += weight * lap_i
-                for f in range(nf):
-                    for j in range(start[f], start[f + 1]):
-                        ambient[j] += weight * 2.0 * first[f] * step[j]
+                bend += weight * bend_i
+                for j in range(m):
+                    pull[j] -= first[j]
+                    mean[j] += weight * pull[j]
+                spread += weight * _tangent_square(X[q], pull, start, kind, half)
         if total == 0.0:
             log_total[q] = -np.inf
             continue
         log_total[q] = top + np.log(total)
         if order > 0:
-            laplacian[q] = lap / total
             for j in range(m):
-                gradient[q, j] = ambient[j] / total
+                mean[j] /= total
+                gradient[q, j] = first[j] + mean[j]
+            laplacian[q] = (bend + spread) / total - _tangent_square(X[q], mean, start, kind, half)
+
+
+@strict
+def _tangent_square(x, V, start, kind, half):
+    """Square the length of the tangent part of an ambient vector at an embedded point."""
+    s = 0.0
+    for f in range(kind.size):
+        along = 0.0
+        if kind[f] == 2:
+            for j in range(start[f], start[f + 1]):
+                along += x[j] * V[j]
+            along /= (0.5 * half[f]) ** 2
+        for j in range(start[f], start[f + 1]):
+            u = V[j] - along * x[j]
+            s += u * u
+    return s

@@ -112,6 +112,11 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                     gradient[q, j] += 2 * np.einsum("ij,ij->i", h, _wrapped(X[q, j], Y[j], period[j]))
 
 
+def _slope(coefs, which, x):
+    """Differentiate piecewise polynomials; `coefs` is (..., P)."""
+    return _panel(np.arange(1.0, len(coefs))[:, None] * coefs[1:], which, x)
+
+
 def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, scale, panel, t, margin,
               monotone, order, log_total, gradient, laplacian):
     """Evaluate log kernel sums by log-sum-exp; see :func:`rdks._kernels.tail_sums`.
@@ -121,29 +126,38 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
     rows = max(1, _BLOCK // max(log_w.size, 1))
     for q0 in range(0, len(X), rows):
         q = slice(q0, min(q0 + rows, len(X)))
-        steps = [_wrapped(X[q, j], Y[j], period[j]) for j in range(X.shape[1])]
+        steps = np.array([_wrapped(X[q, j], Y[j], period[j]) for j in range(X.shape[1])])
         log_k = np.tile(log_w, (len(X[q]), 1))
-        pieces = []
+        bend = np.zeros_like(log_k)
         for f in range(kind.size):
-            columns = range(start[f], start[f + 1])
-            c = sum(steps[j] ** 2 for j in columns)
-            if kind[f] == 2:
-                opposite = sum(np.add.outer(X[q, j], Y[j]) ** 2 for j in columns)
-                v = np.sqrt(opposite)
-                r = half[f] * np.arctan2(np.sqrt(c), v)
+            columns = slice(start[f], start[f + 1])
+            dim = start[f + 1] - start[f]
+            r = np.sqrt((steps[columns] ** 2).sum(axis=0))
+            v = np.zeros_like(r)
+            if kind[f] == 1:
+                v = np.maximum(half[f] - r, 0.0)
+            elif kind[f] == 2:
+                v = np.sqrt(sum(np.add.outer(X[q, j], Y[j]) ** 2 for j in range(start[f], start[f + 1])))
+                r = half[f] * np.arctan2(r, v)
                 v = np.minimum(v, half[f])
-            else:
-                r = np.sqrt(c)
-                v = np.maximum(half[f] - r, 0.0) if kind[f] == 1 else np.zeros_like(r)
             which = np.searchsorted(edge[f, 1:count[f]], v, side="right")
             x = (v - mid[f][which]) * scale[f][which]
             log_k += _panel(panel[f, 0].T, which, x) - r * r / (2 * t)
-            if order:
-                if kind[f] == 0:
-                    pieces.append((columns, np.full_like(c, -0.5 / t), (c / t - len(columns)) / t))
+            if not order:
+                continue
+            if kind[f] == 0:
+                slope = np.full_like(r, -0.5 / t)
+                bend -= dim / t
+            else:
+                slope = _panel(panel[f, 1].T, which, x)
+                change = _slope(panel[f, 1].T, which, x) * scale[f][which]
+                if kind[f] == 1:
+                    bend += 2 * (slope - r * change)
                 else:
-                    pieces.append((columns, _panel(panel[f, 1].T, which, x),
-                                   _panel(panel[f, 2].T, which, x)))
+                    angle = 2 * r / half[f]
+                    bend += (2 * (dim - 1) * np.cos(angle) * slope
+                             - half[f] * np.sin(angle) * np.sin(0.5 * angle) * change)
+            steps[columns] *= 2 * slope
         left_out = np.flatnonzero(skip[q] >= 0)
         log_k[left_out, skip[q][left_out]] = -np.inf
         top = log_k.max(axis=1)
@@ -155,7 +169,23 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
         if not order:
             continue
         weight /= np.where(total > 0, total, 1.0)[:, None]
-        laplacian[q] = sum((weight * third).sum(axis=1) for _, _, third in pieces)
-        for columns, slope, _ in pieces:
-            for j in columns:
-                gradient[q, j] = 2 * np.einsum("ij,ij,ij->i", weight, slope, steps[j])
+        first = steps[:, np.arange(len(weight)), weight.argmax(axis=1)]
+        steps -= first[:, :, None]
+        mean = np.einsum("qi,jqi->jq", weight, steps)
+        gradient[q] = (first + mean).T
+        spread = np.einsum("qi,qi->q", weight, _tangent_square(X[q], steps, start, kind, half))
+        laplacian[q] = (np.einsum("qi,qi->q", weight, bend) + spread
+                        - _tangent_square(X[q], mean[:, :, None], start, kind, half)[:, 0])
+
+
+def _tangent_square(X, V, start, kind, half):
+    """Square the lengths of the tangent parts of ambient vectors, (m, q, n), at points (q, m)."""
+    square = np.zeros(V.shape[1:])
+    for f in range(kind.size):
+        columns = slice(start[f], start[f + 1])
+        W = V[columns]
+        if kind[f] == 2:
+            x = X[:, columns] / (0.5 * half[f])
+            W = W - x.T[:, :, None] * np.einsum("qj,jqi->qi", x, W)
+        square += (W * W).sum(axis=0)
+    return square

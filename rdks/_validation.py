@@ -62,12 +62,13 @@ def automatic_manifold(X):
     return Euclidean(p), f"Euclidean space, because {why}"
 
 
-def looks_like_latlon(names):
-    """Whether two column names say latitude and longitude."""
+def geographic_order(names):
+    """Say what two column names stand for: "latlon", "lonlat" or None."""
     if names is None or len(names) != 2:
-        return False
-    first, second = (str(name).strip().lower() for name in names)
-    return first.startswith("lat") and second.startswith(("lon", "lng"))
+        return None
+    kinds = ["lat" if str(name).strip().lower().startswith("lat") else
+             "lon" if str(name).strip().lower().startswith(("lon", "lng")) else "?" for name in names]
+    return {("lat", "lon"): "latlon", ("lon", "lat"): "lonlat"}.get(tuple(kinds))
 
 
 def as_manifold(manifold, n_features):
@@ -124,6 +125,10 @@ def as_points(manifold, X, check_points):
                 f"X[{row}] is not on {manifold!r}: {manifold.constraint()} = {off[row]:.3g} exceeds "
                 f"{manifold.tolerance:g}{more}. {manifold.remedy()}")
     Z = manifold.embed(X)
+    bad = np.flatnonzero((np.abs(Z) > 1e140).any(axis=1))
+    if bad.size:
+        raise PointError(f"X[{bad[0]}] has a coordinate of size {np.abs(Z[bad[0]]).max():.3g}, whose square is beyond "
+                         "the range of floats; expected at most 1e140. Choose a larger unit")
     bad = np.flatnonzero(~np.isfinite(Z).all(axis=1))
     if bad.size:
         raise PointError(f"X[{bad[0]}] = {X[bad[0]]} has no nearest point on {manifold!r}. "
@@ -141,17 +146,19 @@ def as_weights(sample_weight, n):
     """
     if sample_weight is None:
         return np.ones(n)
-    if isinstance(sample_weight, numbers.Number):
-        w = np.full(n, float(sample_weight))
-    else:
-        w = np.asarray(sample_weight, dtype=float)
+    w = np.asarray(sample_weight)
+    if w.dtype.kind == "c":
+        raise ValueError("sample_weight is complex; expected real weights >= 0, one per row of X")
+    w = w.astype(float)
+    if w.ndim == 0:
+        w = np.full(n, float(w))
     if w.shape != (n,):
         raise ValueError(f"sample_weight has shape {w.shape}, expected ({n},), one weight per row of X")
     bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
     if bad.size:
         raise ValueError(f"sample_weight[{bad[0]}] = {w[bad[0]]:g}: Negative values in data passed to "
                          "`sample_weight`, or NaN or infinity; weights must be finite and >= 0")
-    if not w.sum() > 0:
+    if not w.max() > 0:
         raise ValueError("sample_weight: Sample weights must contain at least one non-zero number")
     return w
 

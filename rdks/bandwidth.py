@@ -14,13 +14,12 @@ All rules see the data through one function of time, the leave-one-out sums
 """
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from math import log, pi
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
-from scipy.special import poch
+from scipy.special import logsumexp, poch
 
 __all__ = ["RULES", "Selection", "search_range", "select"]
 
@@ -49,17 +48,25 @@ class Selection:
         Times at which the criterion was evaluated, ascending.
     criterion : ndarray, shape (k,)
         Its values: log-likelihood per observation for "lcv", estimated integrated squared error up
-        to a constant for "lscv", the fixed-point gap log t - log g(t) for "isj". With more than 4000
-        observations the values far from the choice are means over 2000 of them.
+        to a constant for "lscv", the fixed-point gap log t - log g(t) for "isj".
+    scan_times, scan_criterion : ndarray, shape (m,)
+        The first scan, over the whole range. With more than 4000 observations its values are
+        means over 2000 of them, spread in space, and those of `criterion` over all; the choice is made
+        by the latter. Empty for rules that do not scan.
     reason : str
         The choice in words.
+    warning : str
+        What a user should know about the choice; empty if nothing.
     """
 
     rule: str
     bandwidth: float
     times: np.ndarray = field(repr=False)
     criterion: np.ndarray = field(repr=False)
+    scan_times: np.ndarray = field(repr=False)
+    scan_criterion: np.ndarray = field(repr=False)
     reason: str
+    warning: str = ""
 
     @property
     def bandwidths(self):
@@ -80,26 +87,29 @@ def _neighbour_distance(manifold, Z):
     return float(np.median(chord))
 
 
-def search_range(engine, min_bandwidth=0.0):
+def search_range(engine):
     """Return the range of times that a rule searches.
 
     Parameters
     ----------
     engine : DirectSum
         Distinct sources at time 0.
-    min_bandwidth : float
-        Lower limit of the bandwidth.
 
     Returns
     -------
     low, high : float
         From a quarter of the squared median nearest-neighbour distance to the time at which
         the slowest mode of the heat flow has decayed to one half; without a slowest mode, to
-        the mean squared distance from the mean per dimension.
+        the mean squared distance from the mean per dimension. At least a factor 64 apart.
+
+    Raises
+    ------
+    ValueError
+        If squares of distances leave the range of floats, or the points differ by rounding only.
     """
     manifold, Z = engine.manifold, engine.Z
     low = 0.25 * _neighbour_distance(manifold, Z) ** 2
-    w = engine.weight / engine.weight.sum()
+    w = engine.share
     high = 0.0
     for f, s in manifold.pieces():
         if f.smallest_eigenvalue > 0:
@@ -107,96 +117,132 @@ def search_range(engine, min_bandwidth=0.0):
         else:
             centred = Z[:, s] - w @ Z[:, s]
             high = max(high, float(w @ np.einsum("ij,ij->i", centred, centred)) / f.dim)
-    low = max(low, min_bandwidth**2)
-    return min(low, high / _GRID**3) if min_bandwidth**2 < high / _GRID**3 else low, max(high, low)
+    if not (1e-280 < low < 1e280 and 1e-280 < high < 1e280):
+        raise ValueError(f"the distances between the {len(Z)} distinct points (a median of {2 * np.sqrt(low):.3g} to "
+                         f"the nearest other, a spread of {np.sqrt(high):.3g}) are beyond the range in which a "
+                         "bandwidth can be chosen: change the unit, or pass a number as bandwidth")
+    return min(low, high / _GRID**3), high
 
 
 class _Curves:
     """The criteria by time, from leave-one-out sums that are computed once per time.
 
-    With `rows`, the outer mean is over these sources instead of all: as exact for each of them, an
-    unbiased estimate of the whole, and as much cheaper as they are fewer.
+    With `rows`, the outer mean is over these sources instead of all, with equal shares: as exact for
+    each of them, an estimate of the whole, and as much cheaper as they are fewer.
+
+    Densities are in units of the kernel's peak at the time `unit`, so that no dimension and no length unit
+    takes them out of the range of floats.
     """
 
-    def __init__(self, engine, progress, rows=None):
+    def __init__(self, engine, progress, unit, rows=None):
         self.engine, self.progress, self.rows = engine, progress, rows
-        self.w = engine.weight / engine.weight.sum()
-        self.s2 = float(self.w @ self.w)
+        self.share = engine.share
+        # one minus the share, without cancellation where one source has nearly all
+        self.others = 1 - self.share
+        most = int(np.argmax(self.share))
+        self.others[most] = self.share[:most].sum() + self.share[most + 1:].sum()
+        if not self.others[most] > 1e-280:
+            raise ValueError(f"one observation has all the weight but for {self.others[most]:.3g} of it, which leaves "
+                             "nothing to predict it from. Pass a number as bandwidth")
+        self.s2 = float(self.share @ self.share)
+        self.free = float(self.share @ self.others)  # 1 - s2
+        self.unit, self.log_unit = unit, self.log_peak(unit)
         self.known = {}
 
     def sums(self, t):
-        """Return the mean leave-one-out log-likelihood and E_off at time t."""
+        """Return the mean leave-one-out log-likelihood and log E_off at time t."""
         t = float(t)
         if t not in self.known:
             logs = self.engine.leave_one_out(t, self.rows)
-            own = self.w if self.rows is None else self.w[self.rows]
-            share = own / own.sum()
-            self.known[t] = float(share @ (logs - np.log1p(-own))), float(share @ np.exp(logs))
+            if self.rows is None:
+                share, others = self.share, self.others
+            else:
+                share, others = np.full(len(self.rows), 1 / len(self.rows)), self.others[self.rows]
+            self.known[t] = float(share @ (logs - np.log(others))), float(logsumexp(logs, b=share))
             self.progress(t)
         return self.known[t]
 
-    def peak(self, t):
-        return np.exp(sum(float(f.log_kernel(np.zeros(1), t)[0])
-                          for f in self.engine.manifold.factors()))
+    def log_peak(self, t):
+        return sum(float(f.log_kernel(np.zeros(1), t)[0]) for f in self.engine.manifold.factors())
 
     def lcv(self, t):
         return -self.sums(t)[0]
 
     def lscv(self, t):
-        return self.energy(2 * t) - 2 * self.sums(t)[1] / (1 - self.s2)
+        return self.energy(2 * t) - 2 * self._exp(self.sums(t)[1]) / self.free
 
-    def energy(self, t):
-        return self.sums(t)[1] + self.s2 * self.peak(t)
+    def energy(self, t, log_factor=0.0):
+        """Return E(t), times a factor given by its log."""
+        return self._exp(self.sums(t)[1] + log_factor) + self.s2 * self._exp(self.log_peak(t) + log_factor)
+
+    def _exp(self, log_density):
+        # beyond exp(700) peaks the criterion is hopeless, and only its order matters
+        return np.exp(min(log_density - self.log_unit, 700.0))
 
 
-def _minimise(scan, objective, low, high, floor):
-    """Scan geometrically, extend where the best is at an end, then refine by Brent's method.
+def _representatives(engine):
+    """Choose sources for a scan: spread in space, each as often as its weight asks for.
 
-    Returns the time, the times and values of `objective` (and of `scan` elsewhere), and which end of the
-    range the best is at, if any.
+    The choice does not depend on the order of the data, as the engine's own order does not.
+    """
+    order = np.concatenate([index for _, index, *_ in engine.blocks()])
+    cumulated = np.cumsum(engine.share[order])
+    at = (np.arange(_SCAN) + 0.5) / _SCAN * cumulated[-1]
+    return order[np.minimum(np.searchsorted(cumulated, at), len(order) - 1)]
+
+
+def _minimise(scan, objective, low, high):
+    """Scan geometrically, walk downhill on the same grid to a bracket, refine by Brent's method.
+
+    Returns the time, the times and values of `objective`, those of `scan`, and which end of the range the
+    best is at, if any.
     """
     count = max(4, int(np.ceil(log(high / low) / log(_GRID))) + 1)
-    times = list(np.geomspace(low, high, count))
-    values = [scan(t) for t in times]
-    for _ in range(_WIDER):
-        if np.argmin(values) or times[0] / _GRID < floor:
-            break
-        times.insert(0, times[0] / _GRID)
-        values.insert(0, scan(times[0]))
-    for _ in range(_HIGHER):
-        if np.argmin(values) < len(times) - 1:
-            break
-        times.append(times[-1] * _GRID)
-        values.append(scan(times[-1]))
-    best = int(np.argmin(values))
-    at_end = "low" if best == 0 else "high" if best == len(times) - 1 else ""
-    points = dict(zip(times, values, strict=True))
-    refined = {times[best]: objective(times[best])}
+    grid = np.geomspace(low, high, count)
+    values = {float(t): None for t in grid}
+    scanned = np.array([scan(t) for t in grid])
 
-    def along(x):
-        t = float(np.exp(x))
-        refined[t] = objective(t)
-        return refined[t]
+    def value(t):
+        t = float(t)
+        if values.get(t) is None:
+            values[t] = objective(t)
+        return values[t]
 
-    minimize_scalar(along, bounds=(log(times[max(best - 1, 0)]), log(times[min(best + 1, len(times) - 1)])),
+    # the scan may have missed what matters: the walk sees all sources
+    ratio = grid[1] / grid[0]
+    bottom, top = low / _GRID**_WIDER, high * _GRID**_HIGHER
+    middle = grid[np.argmin(scanned)]
+    while True:
+        left, right = middle / ratio, middle * ratio
+        if left >= bottom and value(left) < value(middle):
+            middle = left
+        elif right <= top and value(right) < value(middle):
+            middle = right
+        else:
+            break
+    at_end = "low" if left < bottom else "high" if right > top else ""
+
+    minimize_scalar(lambda x: value(np.exp(x)), bounds=(log(max(left, bottom)), log(min(right, top))),
                     method="bounded", options={"xatol": _XTOL, "maxiter": 30})
-    points.update(refined)
-    order = sorted(points)
-    return min(refined, key=refined.get), np.array(order), np.array([points[k] for k in order]), at_end
+    seen = sorted(t for t, v in values.items() if v is not None)
+    best = min(seen, key=values.get)
+    if (at_end == "low" and best > 1.5 * bottom) or (at_end == "high" and best < top / 1.5):
+        at_end = ""
+    return best, np.array(seen), np.array([values[t] for t in seen]), grid, scanned, at_end
 
 
 def _energy_norms(curves, low, high, most):
-    r"""Return theta(s, t) = (-d/dt)^s E(2t) for s up to `most`, by differentiating an interpolant.
+    r"""Return log theta(s, t), theta(s, t) = (-d/dt)^s E(2t), for s up to `most`.
 
     E(2t) t^{d/2} is a smooth function of log t (analytic in a strip of half-width pi/2), so its
-    Chebyshev interpolant converges geometrically and its derivatives do too.
+    Chebyshev interpolant converges geometrically and its derivatives do too. NaN where the norm is not
+    positive.
     """
     dim = curves.engine.manifold.dim
     a, b = log(low), log(high)
     count = max(40, int(9 * (b - a)))
     x = 0.5 * (a + b) + 0.5 * (b - a) * np.cos(np.pi * (np.arange(count) + 0.5) / count)
-    t = np.exp(x)
-    scaled = np.array([curves.energy(2 * u) for u in t]) * t ** (0.5 * dim)
+    scaled = [curves.energy(2 * np.exp(u), 0.5 * dim * (u - log(curves.unit))) for u in x]
     f = np.polynomial.Chebyshev.fit(x, scaled, count - 1, domain=[a, b])
     functions = [f]
     for s in range(most):
@@ -204,10 +250,13 @@ def _energy_norms(curves, low, high, most):
         f = (0.5 * dim + s) * f - f.deriv()
         functions.append(f)
 
-    def theta(s, t):
-        return float(functions[s](log(t))) * t ** -(0.5 * dim + s)
+    def log_theta(s, t):
+        value = float(functions[s](log(t)))
+        if not value > 0:
+            return np.nan
+        return log(value) - s * log(t) + 0.5 * dim * log(curves.unit / t) + curves.log_unit
 
-    return theta
+    return log_theta
 
 
 def _isj(curves, low, high):
@@ -216,22 +265,20 @@ def _isj(curves, low, high):
     n = 1.0 / curves.s2
     last = 5 if d <= 2 else 4
     bottom, top = low / _GRID**2, high * _GRID
-    theta = _energy_norms(curves, bottom, top, last)
+    log_theta = _energy_norms(curves, bottom, top, last)
 
-    def fixed_point(t):
-        norm = theta(last, t)
+    def log_fixed_point(t):
+        norm = log_theta(last, t)
         for s in range(last - 1, 1, -1):
-            if not norm > 0:
+            noise = log(2 / 3 * (1 + 2 ** (-s - d / 2)) / n) + s * log(2) + log(poch(d / 2, s))
+            stage = (noise - 0.5 * d * log(2 * pi) - norm) * 2 / (d + 2 * s + 2)
+            if not np.isfinite(stage):
                 return np.nan
-            noise = 2 / 3 * (1 + 2 ** (-s - d / 2)) * 2**s * poch(d / 2, s)
-            stage = (noise / (n * (2 * pi) ** (d / 2) * norm)) ** (2 / (d + 2 * s + 2))
-            norm = theta(s, min(max(stage, bottom), top))
-        if not norm > 0:
-            return np.nan
-        return (d / (n * (4 * pi) ** (d / 2) * norm)) ** (2 / (d + 4))
+            norm = log_theta(s, np.exp(min(max(stage, log(bottom)), log(top))))
+        return (log(d / n) - 0.5 * d * log(4 * pi) - norm) * 2 / (d + 4)
 
     def gap(x):
-        return x - np.log(fixed_point(np.exp(x)))
+        return x - log_fixed_point(np.exp(x))
 
     x = np.linspace(log(low / _GRID), log(high), 60)
     values = np.array([gap(u) for u in x])
@@ -241,26 +288,25 @@ def _isj(curves, low, high):
 
 
 def _rule_of_thumb(engine):
-    """Silverman's rule with the mean squared distance from the centre as the scale."""
+    """Silverman's rule with the variance about the mean as the scale, per dimension."""
     manifold, d = engine.manifold, engine.manifold.dim
-    w = engine.weight / engine.weight.sum()
+    w = engine.share
     n = 1.0 / float(w @ w)
-    scale = 0.0
+    spread = 0.0
     for f, s in manifold.pieces():
-        Z = engine.Z[:, s]
+        # angles relative to one of the data keep their digits when the data are concentrated
+        Z = f.difference(engine.Z[:, s], engine.Z[:1, s])
         if f.period is not None:
-            # variance of the wrapped normal with the same resultant length
-            resultant = abs(w @ np.exp(2j * pi * Z[:, 0] / f.period))
-            spread = -2 * log(max(resultant, 1e-3)) * (f.period / (2 * pi)) ** 2
-        elif f.radius is not None:
-            resultant = np.linalg.norm(w @ Z) / f.radius
-            # Brownian motion from a point has resultant exp(-d t / 2 R^2)
-            spread = -2 * log(max(resultant, 1e-3)) * f.radius**2
-        else:
-            centred = Z - w @ Z
-            spread = float(w @ np.einsum("ij,ij->i", centred, centred))
-        scale += spread
-    return scale / d * (4 / ((d + 2) * n)) ** (2 / (d + 4))
+            angle = 2 * pi * Z[:, 0] / f.period
+            Z = np.column_stack([np.sin(angle), -2 * np.sin(0.5 * angle) ** 2]) * (f.period / (2 * pi))
+        centred = Z - w @ Z
+        variance = float(w @ np.einsum("ij,ij->i", centred, centred))
+        radius = f.radius if f.radius is not None else f.period / (2 * pi) if f.period is not None else None
+        if radius is not None:
+            # 1 - variance / radius^2 is the squared resultant, exp(-d t / radius^2) after a time t
+            variance = -radius**2 * np.log1p(-min(variance / radius**2, 1 - 1e-6))
+        spread += variance
+    return spread / d * (4 / ((d + 2) * n)) ** (2 / (d + 4))
 
 
 def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
@@ -274,7 +320,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
         Leave-one-out likelihood (what "auto" stands for), least-squares cross-validation,
         Improved Sheather-Jones, rule of thumb.
     min_bandwidth : float
-        The choice is not below this.
+        The choice is not below this: one that is, is raised to it.
     verbose : bool
         Show a progress bar, one step per evaluated time.
 
@@ -285,7 +331,8 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
     Raises
     ------
     ValueError
-        If there is only one distinct source.
+        If there is only one distinct source, one that has all the weight, or none that differ by more
+        than rounding.
 
     References
     ----------
@@ -310,41 +357,40 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
         raise ValueError(
             f"bandwidth={rule!r} needs at least two distinct points of positive weight to choose from, "
             "found n_samples=1. Pass a number as bandwidth")
-    low, high = search_range(engine, min_bandwidth)
-    floor = max(min_bandwidth**2, low * 1e-12)
-    if rule == "rot":
-        t = max(_rule_of_thumb(engine), floor)
-        return Selection(rule, float(np.sqrt(t)), np.array([t]), np.array([0.0]),
-                         f"rule of thumb for {n} distinct points")
+    low, high = search_range(engine)
+    floor = min_bandwidth**2
+    warning, why = "", ""
+    times, values, scan_times, scanned = (np.empty(0) for _ in range(4))
     with _progress(verbose, rule) as step:
-        curves = _Curves(engine, step)
+        curves = _Curves(engine, step, high)
+        t = None
+        if rule == "rot":
+            t, why = _rule_of_thumb(engine), f"rule of thumb for {n} distinct points"
         if rule == "isj":
             t, times, values = _isj(curves, low, high)
             if t is not None:
-                t = max(t, floor)
-                return Selection(rule, float(np.sqrt(t)), times, values,
-                                 f"Sheather-Jones fixed point of {n} distinct points")
-            rule, why = "lscv", "; Sheather-Jones has no fixed point here"
-        else:
-            why = ""
-        scan = curves
-        if n > 2 * _SCAN:
-            scan = _Curves(engine, step, np.linspace(0, n - 1, _SCAN).astype(int))
-        t, times, values, at_end = _minimise(getattr(scan, rule), getattr(curves, rule), low, high, floor)
-    if at_end == "high" and engine.manifold.volume < np.inf:
-        why += "; the data do not differ from uniform by this criterion"
-    elif at_end == "low" and times[0] <= floor * (1 + 1e-9) and min_bandwidth > 0:
-        why += "; limited by min_bandwidth"
-    elif at_end:
-        why += f"; the best value is at the {at_end} end of the range searched"
-        warnings.warn(
-            f"bandwidth={rule!r}: the criterion is best at the {at_end} end of the range of bandwidths "
-            f"searched, {np.sqrt(times[0]):.4g} to {np.sqrt(times[-1]):.4g}. Data rounded to few distinct "
-            "values, or on a curve, do this; look at selection_, or pass a number as bandwidth",
-            UserWarning, stacklevel=5)
-    name = "leave-one-out likelihood" if rule == "lcv" else "least-squares cross-validation"
-    return Selection(rule, float(np.sqrt(t)), times, -values if rule == "lcv" else values,
-                     f"{name} of {n} distinct points{why}")
+                why = f"Sheather-Jones fixed point of {n} distinct points"
+            else:
+                rule, why = "lscv", "; Sheather-Jones has no fixed point here"
+        if t is None:
+            scan = _Curves(engine, step, high, _representatives(engine)) if n > 2 * _SCAN else curves
+            t, times, values, scan_times, scanned, at_end = _minimise(
+                getattr(scan, rule), getattr(curves, rule), low, high)
+            name = "leave-one-out likelihood" if rule == "lcv" else "least-squares cross-validation"
+            why = f"{name} of {n} distinct points{why}"
+            if rule == "lcv":
+                values, scanned = -values, -scanned
+            if at_end == "high" and engine.manifold.volume < np.inf:
+                why += "; the data do not differ from uniform by this criterion"
+            elif at_end and t > floor:
+                why += f"; the best value is at the {at_end} end of the range searched"
+                warning = (
+                    f"bandwidth={rule!r}: the criterion is best at the {at_end} end of the range of bandwidths "
+                    f"searched, {np.sqrt(times[0]):.4g} to {np.sqrt(times[-1]):.4g}. Data rounded to few distinct "
+                    "values, or on a curve, do this; look at selection_, or pass a number as bandwidth")
+    if t < floor:
+        t, why = floor, why + "; raised to min_bandwidth"
+    return Selection(rule, float(np.sqrt(t)), times, values, scan_times, scanned, why, warning)
 
 
 class _progress:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import importlib
 
-__all__ = ["AccuracyWarning", "DuplicatesWarning", "MissingDependencyError", "PointError",
+__all__ = ["DuplicatesWarning", "MissingDependencyError", "PointError",
            "UnsupportedError", "require"]
 
 
@@ -17,10 +17,6 @@ class UnsupportedError(NotImplementedError):
 
 class MissingDependencyError(ImportError):
     """An optional package is needed and is not installed."""
-
-
-class AccuracyWarning(UserWarning):
-    """A result is less accurate than its documentation promises elsewhere."""
 
 
 class DuplicatesWarning(UserWarning):

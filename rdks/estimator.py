@@ -17,6 +17,15 @@ from .sampling import heat_sample
 __all__ = ["RDKSEstimator"]
 
 
+def _number(name, value, *, low, high, expected):
+    """Raise ValueError unless `value` is a real number in [low, high]."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= value <= high:
+        return
+    beyond = (f" (its square must be within the range of floats: {low:g} to {high:g})"
+              if isinstance(value, numbers.Real) and 0 < value < np.inf else "")
+    raise ValueError(f"{name} = {value!r} must be {expected}{beyond}")
+
+
 class RDKSEstimator(DensityMixin, BaseEstimator):
     r"""Density on a manifold by Riemannian diffusion kernel smoothing.
 
@@ -64,6 +73,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         The curve that chose the bandwidth; None for a given one.
     engine_ : str
     engine_reason_ : str
+    min_time_ : float
+        Smallest time of the score model, 0: time runs forward from the fitted density.
     n_samples_seen_ : int
         Rows seen, repeated and weightless ones included.
     n_features_in_ : int
@@ -142,18 +153,22 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         """
         self._check_parameters()
         X, layout, probe = self._read(X)
+        names = getattr(probe, "feature_names_in_", None)
+        order = validation.geographic_order(names)
         if isinstance(self.manifold, str) and self.manifold == "auto":
-            names = getattr(probe, "feature_names_in_", None)
             manifold, reason = validation.automatic_manifold(X)
-            if validation.looks_like_latlon(names):
-                reason += ("; the columns are named like latitude and longitude: for the sphere pass "
-                           "manifold=Sphere(2, coords='latlon_deg')")
-                warnings.warn("manifold='auto' takes the columns "
-                              f"{list(names)} as flat coordinates. For points of a sphere pass "
-                              "manifold=Sphere(2, coords='latlon_deg')", UserWarning, stacklevel=2)
+            if order:
+                hint = "manifold=Sphere(2, coords='latlon_deg')" + (
+                    " and the columns in the order latitude, longitude" if order == "lonlat" else "")
+                reason += f"; the columns are named like geographic coordinates: for the sphere pass {hint}"
+                warnings.warn(f"manifold='auto' takes the columns {list(names)} as flat coordinates. For points "
+                              f"of a sphere pass {hint}", UserWarning, stacklevel=2)
         else:
             manifold = validation.as_manifold(self.manifold, X.shape[1])
             reason = "given"
+            if order == "lonlat" and getattr(manifold, "coords", "").startswith("latlon"):
+                warnings.warn(f"the columns are named {list(names)}, but {manifold!r} takes the first for the "
+                              "latitude and the second for the longitude", UserWarning, stacklevel=2)
         weight = validation.as_weights(sample_weight, len(X))
         Z = validation.as_points(manifold, X, self.check_points)
         state = self._state(manifold, Z, weight, len(X))
@@ -207,10 +222,12 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             raise ValueError(f"merge: expected a fitted RDKSEstimator, found {type(other).__name__}")
         check_is_fitted(other)
         mine, theirs = self.get_params(), other.get_params()
-        differ = sorted(k for k in mine if k not in ("n_jobs", "verbose") and mine[k] != theirs[k])
-        if differ or self.manifold_ != other.manifold_:
-            what = f"the parameters {differ}" if differ else (
-                f"the manifolds {self.manifold_!r} and {other.manifold_!r}")
+        # the manifold is compared as fitted: geomstats spaces are never equal to one another
+        differ = sorted(k for k in mine if k not in ("manifold", "n_jobs", "verbose") and mine[k] != theirs[k])
+        names = [list(getattr(est, "feature_names_in_", ())) for est in (self, other)]
+        if differ or self.manifold_ != other.manifold_ or names[0] != names[1]:
+            what = (f"the parameters {differ}" if differ else f"the column names {names[0]} and {names[1]}"
+                    if names[0] != names[1] else f"the manifolds {self.manifold_!r} and {other.manifold_!r}")
             raise ValueError(f"merge: {what} differ; fit both with the same parameters")
         new = clone(self)
         new.__dict__.update({k: v for k, v in self.__dict__.items() if k not in mine})
@@ -229,29 +246,29 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             if h != "auto" and h not in RULES:
                 raise ValueError(f"bandwidth = {h!r} is not a known rule; expected a positive number, "
                                  f"'auto' or one of {RULES}")
-        elif not isinstance(h, numbers.Real) or isinstance(h, bool) or not (np.isfinite(h) and h > 0):
-            raise ValueError(f"bandwidth = {h!r} must be a positive finite number, or a rule: 'auto' or "
-                             f"one of {RULES}")
+        else:
+            _number("bandwidth", h, low=1e-140, high=1e140,
+                    expected=f"a positive finite number, or a rule: 'auto' or one of {RULES}")
         if self.adaptive is not None:
             if self.adaptive in ("knn", "abramson"):
                 raise UnsupportedError(f"adaptive={self.adaptive!r} is not part of this version; use None")
             raise ValueError(f"adaptive = {self.adaptive!r}: expected None")
-        low = self.min_bandwidth
-        if low != "auto" and (not isinstance(low, numbers.Real) or not (np.isfinite(low) and low >= 0)):
-            raise ValueError(f"min_bandwidth = {low!r}: expected 'auto' or a finite number >= 0")
+        if not (isinstance(self.min_bandwidth, str) and self.min_bandwidth == "auto"):
+            _number("min_bandwidth", self.min_bandwidth, low=0.0, high=1e140, expected="'auto' or a finite number >= 0")
         if self.engine in ("neighbors", "spectral"):
             raise UnsupportedError(f"engine={self.engine!r} is not part of this version; use 'auto' or 'direct'")
         if self.engine not in ("auto", "direct"):
             raise ValueError(f"engine = {self.engine!r}: expected 'auto' or 'direct'")
-        if not isinstance(self.rtol, numbers.Real) or not 0 < self.rtol < 1:
-            raise ValueError(f"rtol = {self.rtol!r}: expected a number between 0 and 1")
+        _number("rtol", self.rtol, low=1e-300, high=1 - 1e-9, expected="a number between 0 and 1")
+        if self.n_jobs is not None and (not isinstance(self.n_jobs, numbers.Integral) or self.n_jobs == 0):
+            raise ValueError(f"n_jobs = {self.n_jobs!r}: expected None or an integer that is not 0")
         if self.check_points not in validation.CHECK_POINTS:
             raise ValueError(f"check_points = {self.check_points!r}: expected one of "
                              f"{validation.CHECK_POINTS}")
 
     def _read(self, X, reset=True):
         """Return X as finite floats (n, p), the shape of its rows, and what scikit-learn noted."""
-        probe = type(self)()  # so that a failure leaves this estimator as it was
+        probe = RDKSEstimator()  # so that a failure leaves this estimator as it was
         if not reset:
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, name):
@@ -277,6 +294,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             sources = self._distinct(raw)
             low = 0.0 if self.min_bandwidth == "auto" else float(self.min_bandwidth)
             selection = select(sources, self.bandwidth, min_bandwidth=low, verbose=self.verbose)
+            if selection.warning:
+                warnings.warn(selection.warning, UserWarning, stacklevel=3)
             h = selection.bandwidth
         else:
             h = float(self.bandwidth)
@@ -284,7 +303,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         if self.engine != "auto":
             name, reason = self.engine, "given; " + reason
         return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "engine_": name,
-                "engine_reason_": reason, "n_samples_seen_": seen, "_raw": raw,
+                "engine_reason_": reason, "n_samples_seen_": seen, "min_time_": 0.0, "_raw": raw,
                 "_sum": sources.at(h * h)}
 
     @staticmethod
@@ -310,12 +329,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
     def _query(self, X):
         """Return queries as written, (n, p), and embedded."""
         check_is_fitted(self)
+        self._check_parameters()
         X, layout, _ = self._read(X, reset=False)
         return X, validation.as_points(self.manifold_, X, self.check_points), layout
-
-    def _at(self, t):
-        self._sum.n_jobs = self.n_jobs
-        return validation.as_time(t)
 
     def score_samples(self, X, t=None):
         """Evaluate the log density at points.
@@ -332,7 +348,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             Natural log of the density per unit of Riemannian volume.
         """
         _, Z, _ = self._query(X)
-        return self._sum.evaluate(Z, self._at(t)).log_density
+        return self._sum.evaluate(Z, validation.as_time(t), n_jobs=self.n_jobs).log_density
 
     def score(self, X, y=None, sample_weight=None):
         """Return the total log-likelihood of data, as :class:`sklearn.neighbors.KernelDensity` does.
@@ -368,7 +384,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             longitude (north, east) per unit length.
         """
         X, Z, layout = self._query(X)
-        gradient = self._sum.evaluate(Z, self._at(t), order=1).gradient
+        gradient = self._sum.evaluate(Z, validation.as_time(t), 1, self.n_jobs).gradient
         V = self.manifold_.push_tangent(X.reshape(len(X), *self.manifold_.point_shape), gradient)
         return V.reshape(len(X), *layout)
 
@@ -389,9 +405,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         ndarray, shape (n,)
         """
         _, Z, _ = self._query(X)
-        return self._sum.evaluate(Z, self._at(t), order=2).laplacian
+        return self._sum.evaluate(Z, validation.as_time(t), 2, self.n_jobs).laplacian
 
-    def sample(self, n_samples=1, random_state=None, *, method="direct"):
+    def sample(self, n_samples=1, random_state=None, *, method="direct", n_steps=None):
         """Draw from the fitted density.
 
         Parameters
@@ -400,6 +416,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         random_state : None, int, RandomState or Generator
         method : {"direct"}
             Pick an observation by weight and take one exact step of Brownian motion from it.
+        n_steps : None
+            The direct draw takes no steps.
 
         Returns
         -------
@@ -414,8 +432,10 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                                    "from the same law without discretisation")
         if method != "direct":
             raise ValueError(f"method = {method!r}: expected 'direct'")
+        if n_steps is not None:
+            raise ValueError(f"n_steps = {n_steps!r}: method='direct' draws exactly, without steps; leave it out")
         rng = validation.as_generator(random_state)
         state = self._sum
-        which = rng.choice(len(state.Z), size=n_samples, p=state.weight / state.weight.sum())
+        which = rng.choice(len(state.Z), size=n_samples, p=state.share)
         Z = heat_sample(self.manifold_, state.Z[which], state.time[which], rng)
         return self.manifold_.unembed(Z).reshape(n_samples, *self._layout)

@@ -5,7 +5,7 @@ from scipy.optimize import brentq
 from scipy.special import eval_legendre, poch
 
 from rdks import RDKSEstimator
-from rdks.bandwidth import _Curves, _isj, search_range, select
+from rdks.bandwidth import _Curves, _energy_norms, _isj, search_range, select
 from rdks.engines import DirectSum
 from rdks.manifolds import Circle, Euclidean, Sphere, Torus
 
@@ -42,8 +42,8 @@ def test_least_squares_curve_is_the_integral_minus_twice_the_leave_one_out_mean(
     square = np.exp(2 * est.score_samples(grid)).reshape(zz.shape).sum(1) @ wz * 2 * np.pi / 120
     loo = [np.exp(RDKSEstimator(Sphere(2), bandwidth=h).fit(np.delete(X, i, 0)).score_samples(X[i:i + 1])[0])
            for i in range(25)]
-    curves = _Curves(engine(Sphere(2), X), quiet)
-    assert curves.lscv(h * h) == pytest.approx(square - 2 * np.mean(loo), rel=1e-11)
+    curves = _Curves(engine(Sphere(2), X), quiet, 1.0)
+    assert curves.lscv(h * h) * np.exp(curves.log_unit) == pytest.approx(square - 2 * np.mean(loo), rel=1e-11)
     assert -curves.lcv(h * h) == pytest.approx(np.mean(np.log(loo)), rel=1e-11)
 
 
@@ -59,11 +59,10 @@ def test_sheather_jones_norms_are_those_of_the_series():
     X = mixture(rng, 150)
     A = legendre_energies(X, 140)
     lam = np.arange(140) * np.arange(1, 141)
-    from rdks.bandwidth import _energy_norms
-    theta = _energy_norms(_Curves(engine(Sphere(2), X), quiet), 5e-4, 2.0, 5)
+    log_theta = _energy_norms(_Curves(engine(Sphere(2), X), quiet, 1.0), 5e-4, 2.0, 5)
     for s in range(6):
         for t in (0.005, 0.03, 0.2):
-            assert theta(s, t) == pytest.approx((lam.astype(float) ** s * np.exp(-lam * t)) @ A, rel=1e-5)
+            assert np.exp(log_theta(s, t)) == pytest.approx((lam.astype(float) ** s * np.exp(-lam * t)) @ A, rel=1e-5)
 
 
 def test_sheather_jones_on_the_circle_is_botevs_recursion():
@@ -138,7 +137,7 @@ def test_isolated_points_do_not_spoil_the_likelihood():
     """The own term is skipped, not subtracted: one far point gives a finite, right value."""
     rng = np.random.default_rng(4)
     Z = np.concatenate([0.1 * rng.standard_normal((300, 1)), [[50.0]]])
-    curves = _Curves(engine(Euclidean(1), Z), quiet)
+    curves = _Curves(engine(Euclidean(1), Z), quiet, 1.0)
     t = 0.05**2
     d = Z - Z.T
     np.fill_diagonal(d, np.inf)
@@ -167,18 +166,87 @@ def test_data_more_even_than_uniform():
     for rule in ("lcv", "lscv"):
         found = select(engine(Circle(), Z), rule)
         assert "uniform" in found.reason and found.bandwidth > 2
-    t, _, _ = _isj(_Curves(engine(Circle(), Z), quiet), 1e-3, 1.4)
+    t, _, _ = _isj(_Curves(engine(Circle(), Z), quiet, 1.0), 1e-3, 1.4)
     assert t is None
     assert "no fixed point" in select(engine(Circle(), Z), "isj").reason
 
 
 def test_a_criterion_that_falls_for_ever_warns(monkeypatch):
     monkeypatch.setattr(_Curves, "lscv", lambda self, t: np.log(t))
-    with pytest.warns(UserWarning, match="low end of the range"):
-        select(engine(Euclidean(1), np.arange(9.0)[:, None] ** 1.5), "lscv")
+    Z = np.arange(9.0)[:, None] ** 1.5
+    assert "low end" in select(engine(Euclidean(1), Z), "lscv").warning
+    with pytest.warns(UserWarning, match="low end of the range") as record:
+        RDKSEstimator(Euclidean(1), bandwidth="lscv").fit(Z)
+    assert record[0].filename == __file__  # blamed on the caller of fit
 
 
 def test_progress_bar(capsys):
     X = mixture(np.random.default_rng(6), 30)
     RDKSEstimator(Sphere(2), verbose=True).fit(X)
     assert "bandwidth" in capsys.readouterr().err
+
+
+def test_a_far_point_among_thousands_is_seen_in_any_order():
+    """The first scan looks at some of the data only; the choice must not depend on which."""
+    rng = np.random.default_rng(8)
+    Z = rng.standard_normal((4500, 1))
+    Z[1] = 300.0
+    data = engine(Euclidean(1), Z)
+    chosen = select(data, "lcv")
+    curves = _Curves(data, quiet, 1.0)
+    assert curves.lcv(chosen.bandwidth**2) < min(curves.lcv(h * h) for h in (0.3, 1.0, 2.5, 10.0, 40.0))
+    assert np.argmax(chosen.criterion) == np.flatnonzero(chosen.bandwidths == chosen.bandwidth)[0]
+    for _ in range(2):
+        again = select(engine(Euclidean(1), rng.permutation(Z)), "lcv").bandwidth
+        assert again == pytest.approx(chosen.bandwidth, rel=1e-6)
+    w = np.ones(4500)
+    w[rng.choice(4500, 10)] = 3000.0
+    heavy = engine(Euclidean(1), Z, w)
+    h = select(heavy, "lcv").bandwidth
+    curves = _Curves(heavy, quiet, 1.0)
+    assert curves.lcv(h * h) <= min(curves.lcv(h * h * f) for f in (0.2, 0.5, 2.0, 5.0))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_do_not_know_the_unit_of_length(rule):
+    Z = np.random.default_rng(9).standard_normal((50, 120))
+    h = [select(engine(Euclidean(120), scale * Z), rule).bandwidth / scale for scale in (1.0, 1e-3, 1e5)]
+    assert h[1] == pytest.approx(h[0], rel=1e-3) and h[2] == pytest.approx(h[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("manifold", [Sphere(2), Circle()], ids=repr)
+def test_rule_of_thumb_on_concentrated_data(manifold):
+    rng = np.random.default_rng(10)
+    centre = np.tile([[0.0, 0.6, 0.8]], (200, 1)) if manifold == Sphere(2) else np.ones((200, 1))
+    noise = rng.standard_normal((200, manifold.dim))
+    V = np.einsum("nd,ndm->nm", noise, manifold.frame(centre))
+    h = [select(engine(manifold, manifold.exp(centre, s * V)), "rot").bandwidth / s for s in (1e-2, 1e-5, 1e-7)]
+    assert h[1] == pytest.approx(h[0], rel=1e-2) and h[2] == pytest.approx(h[0], rel=1e-2)
+
+
+def test_the_minimum_bandwidth_limits_and_does_not_distort():
+    X = mixture(np.random.default_rng(11), 150)
+    for rule in RULES:
+        free = select(engine(Sphere(2), X), rule)
+        raised = select(engine(Sphere(2), X), rule, min_bandwidth=2 * free.bandwidth)
+        assert raised.rule == free.rule == rule and not raised.warning
+        assert raised.bandwidth == pytest.approx(2 * free.bandwidth) and "min_bandwidth" in raised.reason
+        same = select(engine(Sphere(2), X), rule, min_bandwidth=0.5 * free.bandwidth)
+        assert same.bandwidth == pytest.approx(free.bandwidth, rel=0.02)
+
+
+def test_weights_that_leave_nothing_to_predict_from():
+    X = mixture(np.random.default_rng(12), 40)
+    w = np.full(40, 1e-20)
+    w[0] = 1.0
+    for rule in RULES:
+        assert 0 < select(engine(Sphere(2), X, w), rule).bandwidth < np.inf
+    w[1:] = 1e-300
+    with pytest.raises(ValueError, match="all the weight"):
+        select(engine(Sphere(2), X, w), "lcv")
+
+
+def test_points_that_no_bandwidth_can_tell_apart():
+    Z = 1e-160 * np.arange(5.0)[:, None]
+    with pytest.raises(ValueError, match="beyond the range"):
+        select(engine(Euclidean(1), Z), "lcv")

@@ -251,3 +251,43 @@ def test_sources_of_weight_zero_are_no_sources(backend):
     Q = np.array([[0.5], [1.0], [50.0]])
     assert np.array_equal(found.evaluate(Q).log_density, less.evaluate(Q).log_density)
     assert np.isfinite(found.leave_one_out()).all()
+
+
+@pytest.mark.parametrize("t", [1e-4, 1e-8, 1e-12])
+def test_laplacian_far_from_the_data_keeps_its_digits(t, backend):
+    """Laplacian(p)/p and |score|^2 agree to 1/t digits here; their difference must not be taken."""
+    north = np.array([[0.0, 0.0, 1.0]])
+    angle = 2.0
+    Q = np.array([[np.sin(angle), 0.0, np.cos(angle)]])
+    # log p = -r^2/2t + O(1), and Laplacian(r^2/2) = 1 + r cot r on the two-sphere
+    found = DirectSum(Sphere(2), north, np.ones(1), t).evaluate(Q, order=2).laplacian
+    assert found == pytest.approx(-(1 + angle / np.tan(angle)) / t, rel=4 * t + 1e-9)
+    two = np.array([[0.0], [0.3 * np.sqrt(t)]])  # a mixture: the variance of the two gradients counts
+    found = DirectSum(Euclidean(1), two, np.ones(2), t).evaluate(np.array([[2000 * t]]), order=2).laplacian
+    x, y = 2000 * t, two[1, 0]
+    weight = 1 / (1 + np.exp(-(x * y - y * y / 2) / t))
+    assert found == pytest.approx(-1 / t + weight * (1 - weight) * y * y / t**2, rel=1e-9)
+
+
+def test_threads_that_meet_a_fresh_engine():
+    from concurrent.futures import ThreadPoolExecutor
+    rng = np.random.default_rng(8)
+    Z = Sphere(2).random(20000, rng)
+    for _ in range(3):
+        engine = DirectSum(Sphere(2), Z, np.ones(20000), 0.01)
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda i, e=engine: e.evaluate(Z[:3]).log_density, range(16)))
+        assert all(np.array_equal(f, found[0]) for f in found)
+
+
+def test_extreme_weights_and_distances(backend):
+    rng = np.random.default_rng(9)
+    Z = Sphere(2).random(40, rng)
+    even = DirectSum(Sphere(2), Z, np.ones(40), 0.01).evaluate(-Z[:4]).log_density
+    huge = DirectSum(Sphere(2), Z, np.full(40, 1e308), 0.01).evaluate(-Z[:4]).log_density
+    assert np.allclose(even, huge, rtol=1e-12)
+    w = np.ones(40)
+    w[:2] = 1e-320, 1e10
+    assert np.isfinite(DirectSum(Sphere(2), Z, w, 1e-5).evaluate(-Z[:4], order=2).log_density).all()
+    found = DirectSum(Euclidean(2), np.zeros((3, 2)), np.ones(3), 1.0).evaluate(np.array([[1e140, 0.0]]))
+    assert found.log_density == pytest.approx(-5e279, rel=1e-12)

@@ -139,6 +139,27 @@ def test_columns_named_lat_lon_give_a_hint():
     assert "latlon_deg" in est.manifold_reason_
 
 
+def test_longitude_before_latitude_is_noticed():
+    frame = pd.DataFrame({"lon": [5.0, 7.0, 6.0], "lat": [1.0, 2.0, 4.0]})
+    with pytest.warns(UserWarning, match="first for the latitude"):
+        RDKSEstimator(Sphere(2, coords="latlon_deg"), bandwidth=0.1).fit(frame)
+    with pytest.warns(UserWarning, match="order latitude, longitude"):
+        RDKSEstimator(bandwidth=1.0).fit(frame)
+
+
+def test_equal_points_in_different_numbers_are_duplicates():
+    wind = [[0.0], [360.0], [90.0], [90.0], [180.0]]
+    with pytest.warns(DuplicatesWarning, match="2 of 5 rows"):
+        est = RDKSEstimator(Circle(360.0)).fit(wind)
+    assert est.bandwidth_ > 10
+    with pytest.raises(ValueError, match="n_samples=1"):
+        RDKSEstimator(Circle(360.0)).fit([[0.0], [360.0]])
+    with pytest.raises(ValueError, match="n_samples=1"):
+        RDKSEstimator(Sphere(2, coords="latlon_deg")).fit([[10, 20], [10, 380], [10, -340]])
+    with pytest.raises(ValueError, match="n_samples=1"):
+        RDKSEstimator(Sphere(2, coords="latlon_deg")).fit([[90, 20], [90, 80], [90, -40]])
+
+
 def test_automatic_manifold():
     rng = np.random.default_rng(7)
     assert RDKSEstimator(bandwidth=1.0).fit(unit(rng, 9, 4)).manifold_ == Sphere(4)
@@ -153,6 +174,7 @@ def test_geomstats_spaces_are_recognised():
     from geomstats.geometry.hypersphere import Hypersphere
     X = unit(np.random.default_rng(8), 40)
     theirs = RDKSEstimator(Hypersphere(2), bandwidth=0.4).fit(X)
+    assert theirs.merge(theirs).n_samples_seen_ == 80
     ours = RDKSEstimator("sphere", bandwidth=0.4).fit(X)
     assert np.array_equal(theirs.score_samples(X), ours.score_samples(X))
     with pytest.raises(UnsupportedError, match="HyperbolicMetric|Hyperboloid"):
@@ -178,6 +200,10 @@ def test_partial_fit_and_merge_equal_one_fit():
         assert np.array_equal(first.score_samples(q), before)
     with pytest.raises(ValueError, match="bandwidth"):
         RDKSEstimator(bandwidth=0.1).fit(X).merge(RDKSEstimator(bandwidth=0.2).fit(X))
+    with pytest.raises(ValueError, match="column names"):
+        frame = pd.DataFrame(X, columns=list("abc"))
+        RDKSEstimator("sphere", bandwidth=0.1).fit(frame).merge(
+            RDKSEstimator("sphere", bandwidth=0.1).fit(frame[["c", "b", "a"]]))
     with pytest.raises(ValueError, match="manifolds"):
         RDKSEstimator(bandwidth=0.1).fit(X).merge(RDKSEstimator(bandwidth=0.1).fit(2 * X))
 
@@ -257,6 +283,10 @@ BAD_FIT = {
     "mixture to come": (dict(bandwidth="mixture"), GOOD, {}, UnsupportedError, "not part of this"),
     "adaptive": (dict(bandwidth=1.0, adaptive="yes"), GOOD, {}, ValueError, "adaptive"),
     "adaptive to come": (dict(bandwidth=1.0, adaptive="knn"), GOOD, {}, UnsupportedError, "not part of this"),
+    "n_jobs": (dict(bandwidth=1.0, n_jobs=0), GOOD, {}, ValueError, "n_jobs = 0"),
+    "tiny bandwidth": (dict(bandwidth=1e-200), GOOD, {}, ValueError, "square must be within the range of floats"),
+    "complex weight": (dict(bandwidth=1.0), GOOD, dict(sample_weight=np.ones(4) + 1j), ValueError, "complex"),
+    "huge coordinate": (dict(bandwidth=1.0), bad_row(2, 1e200), {}, PointError, r"X\[2\].*beyond the range"),
     "rtol": (dict(bandwidth=1.0, rtol=0.0), GOOD, {}, ValueError, "rtol"),
     "min_bandwidth": (dict(bandwidth=1.0, min_bandwidth=-1), GOOD, {}, ValueError, "min_bandwidth"),
     "check_points": (dict(bandwidth=1.0, check_points="maybe"), GOOD, {}, ValueError, "check_points"),
@@ -312,8 +342,15 @@ def test_bad_queries_raise():
         est.sample(1, random_state="seed")
     with pytest.raises(UnsupportedError, match="direct"):
         est.sample(1, method="reverse_sde")
+    with pytest.raises(UnsupportedError, match="direct"):
+        est.sample(1, method="reverse_sde", n_steps=10)
     with pytest.raises(ValueError, match="method"):
         est.sample(1, method="magic")
+    with pytest.raises(ValueError, match="n_steps"):
+        est.sample(1, n_steps=10)
+    with pytest.raises(ValueError, match="check_points"):
+        est.set_params(check_points="maybe").score_samples(GOOD)
+    assert est.min_time_ == 0.0
 
 
 def test_check_points():

@@ -198,37 +198,38 @@ def _minimise(scan, objective, low, high):
     best is at, if any.
     """
     count = max(4, int(np.ceil(log(high / low) / log(_GRID))) + 1)
-    grid = np.geomspace(low, high, count)
-    values = {float(t): None for t in grid}
-    scanned = np.array([scan(t) for t in grid])
+    origin, step = log(low), log(high / low) / (count - 1)
+    values = {}  # by position on the grid: 0 is low, count - 1 is high
 
-    def value(t):
-        t = float(t)
-        if values.get(t) is None:
-            values[t] = objective(t)
-        return values[t]
+    def at(k):
+        return float(np.exp(origin + k * step))
 
+    def value(k):
+        k = float(k)
+        if k not in values:
+            values[k] = objective(at(k))
+        return values[k]
+
+    scanned = np.array([scan(at(k)) for k in range(count)])
+    bottom, top = -_WIDER, count - 1 + _HIGHER
     # the scan may have missed what matters: the walk sees all sources
-    ratio = grid[1] / grid[0]
-    bottom, top = low / _GRID**_WIDER, high * _GRID**_HIGHER
-    middle = grid[np.argmin(scanned)]
+    k = int(np.argmin(scanned))
     while True:
-        left, right = middle / ratio, middle * ratio
-        if left >= bottom and value(left) < value(middle):
-            middle = left
-        elif right <= top and value(right) < value(middle):
-            middle = right
+        if k > bottom and value(k - 1) < value(k):
+            k -= 1
+        elif k < top and value(k + 1) < value(k):
+            k += 1
         else:
             break
-    at_end = "low" if left < bottom else "high" if right > top else ""
-
-    minimize_scalar(lambda x: value(np.exp(x)), bounds=(log(max(left, bottom)), log(min(right, top))),
-                    method="bounded", options={"xatol": _XTOL, "maxiter": 30})
-    seen = sorted(t for t, v in values.items() if v is not None)
+    at_end = "low" if k == bottom else "high" if k == top else ""
+    if not at_end and value(k) < min(value(k - 1), value(k + 1)):  # a plateau needs no refining
+        # Brent's tolerance is relative: one is added to the position within the bracket
+        minimize_scalar(lambda y: value(k - 2 + y), bracket=(1.0, 2.0, 3.0), method="brent",
+                        options={"xtol": 0.5 * _XTOL / step})
+    seen = sorted(values)
     best = min(seen, key=values.get)
-    if (at_end == "low" and best > 1.5 * bottom) or (at_end == "high" and best < top / 1.5):
-        at_end = ""
-    return best, np.array(seen), np.array([values[t] for t in seen]), grid, scanned, at_end
+    return (at(best), np.array([at(k) for k in seen]), np.array([values[k] for k in seen]),
+            np.array([at(k) for k in range(count)]), scanned, at_end)
 
 
 def _energy_norms(curves, low, high, most):

@@ -381,7 +381,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
             why = f"{name} of {n} distinct points{why}"
             if rule == "lcv":
                 values, scanned = -values, -scanned
-            if at_end == "high" and engine.manifold.volume < np.inf:
+            if at_end == "high" and engine.manifold.log_volume < np.inf:
                 why += "; the data do not differ from uniform by this criterion"
             elif at_end and t > floor:
                 why += f"; the best value is at the {at_end} end of the range searched"

@@ -87,8 +87,6 @@ class KernelTable:
         0 flat, 1 circle, 2 sphere.
     half : float64 (F,)
         Distance from the cut locus at c = 0: half the period, or the diameter 2R.
-    gauss : bool
-        Whether every factor is in the ``gauss`` form.
     is_gauss : int64 (F,)
     cut, poly : float64 (F,), (F, 3, 20)
         The ``gauss`` form: power coefficients in min(c / cut, 1) of the root, slope, ratio.
@@ -123,7 +121,7 @@ class KernelTable:
 
 @dataclass(frozen=True)
 class TailTable:
-    """log k + r^2/2t, slope and Laplacian ratio in panels of the distance from the cut locus.
+    """log k + r^2/2t and slope in panels of the distance from the cut locus.
 
     Attributes as in :class:`KernelTable`; `spread` is the range of log k + r^2/2t.
     """
@@ -173,7 +171,8 @@ def _slots(factor, r, t, order, gaussian):
     first = log_k - r * r / (2 * t) if gaussian else log_k
     if order == 0:
         return [first]
-    return [first, *factor.slopes(r, t)]
+    slopes = factor.slopes(r, t)
+    return [first, *slopes] if gaussian else [first, slopes[0]]
 
 
 def _resolved(cheb, bound):
@@ -387,7 +386,14 @@ class RadialLaw:
     -----
     The distribution function is integrated by 16-point Gauss-Legendre panels, from both ends, and
     inverted by bisection at 1025 quantiles between 1e-10 and 1 - 1e-16. T is linear below the
-    first and constant beyond the last. Error of F(T) below 1e-8.
+    first and constant beyond the last. Error of F(T) below 1e-8. All tables are in multiples of
+    :math:`\sqrt t`, and densities are multiplied as logarithms: in high dimension the kernel and the area
+    leave the range of floats in opposite directions, while their product stays.
+
+    Raises
+    ------
+    ArithmeticError
+        If the density does not integrate to 1 within 1e-8.
     """
 
     _PANELS, _QUANTILES = 96, 1025
@@ -396,48 +402,51 @@ class RadialLaw:
         from scipy.interpolate import CubicSpline
         from scipy.stats import chi
 
-        unit = np.sqrt(t)
-        far = min(factor.reach, unit * (np.sqrt(factor.dim) + 11.0))
+        unit = self._unit = float(np.sqrt(t))
+        far = min(factor.reach / unit, np.sqrt(factor.dim) + 11.0)
         edges = np.linspace(0.0, far, self._PANELS + 1)
         nodes, weights = np.polynomial.legendre.leggauss(16)
         width = 0.5 * np.diff(edges)
-        r = edges[:-1, None] + width[:, None] * (1 + nodes)
-        log_k = factor.log_kernel(r, t) - r * r / (2 * t)
-        with np.errstate(divide="ignore"):
-            values = np.exp(log_k + np.log(factor.area(r)))
+        s = edges[:-1, None] + width[:, None] * (1 + nodes)
+        r = unit * s
+        values = np.exp(factor.log_kernel(r, t) - 0.5 * s * s + factor.log_area(r) + np.log(unit))
         fit = np.linalg.inv(np.polynomial.legendre.legvander(nodes, 15))
         integral = np.polynomial.legendre.legint((values @ fit.T).T, lbnd=-1) * width
         mass = (values @ weights) * width
         below = np.concatenate([[0.0], np.cumsum(mass)])
         above = np.concatenate([np.cumsum(mass[::-1])[::-1], [0.0]])
-        self.mass = below[-1]
+        self.mass = float(below[-1])
+        if not abs(self.mass - 1) <= 1e-8:
+            raise ArithmeticError(f"the distance of Brownian motion on {factor} at t = {t} has a density of integral "
+                                  f"{self.mass:.12g}, not 1: the heat kernel is not accurate there")
 
-        def distribution(r):
-            k = np.clip(np.searchsorted(edges, r, side="right") - 1, 0, self._PANELS - 1)
-            x = (r - edges[k]) / width[k] - 1
+        def scaled(s):
+            k = np.clip(np.searchsorted(edges, s, side="right") - 1, 0, self._PANELS - 1)
+            x = (s - edges[k]) / width[k] - 1
             part = np.polynomial.legendre.legval(x, integral[:, k], tensor=False)
             return below[k] + part, above[k] - part
 
-        self.distribution = distribution
+        self.distribution = lambda r: scaled(np.asarray(r) / unit)
         flat = chi(factor.dim)
         x = np.linspace(flat.ppf(1e-10), flat.isf(1e-16), self._QUANTILES)
         low, high = np.zeros_like(x), np.full_like(x, far)
         want_below, want_above = flat.cdf(x), flat.sf(x)
         for _ in range(60):
             middle = 0.5 * (low + high)
-            got_below, got_above = distribution(middle)
+            got_below, got_above = scaled(middle)
             less = np.where(want_below < 0.5, got_below < want_below, got_above > want_above)
             low, high = np.where(less, middle, low), np.where(less, high, middle)
-        self._ends = unit * x[0], unit * x[-1]
-        self._first = low[0] / (unit * x[0])
-        self._spline = CubicSpline(unit * x, low)
+        self._ends = x[0], x[-1]
+        self._first = low[0] / x[0]
+        self._spline = CubicSpline(x, low)
         self._last = low[-1]
 
     def __call__(self, rho):
         """Map flat distances to distances on the sphere; shape of `rho`."""
         low, high = self._ends
-        r = np.where(rho < low, rho * self._first, self._spline(np.clip(rho, low, high)))
-        return np.clip(np.where(rho > high, self._last, r), 0.0, None)
+        x = np.asarray(rho) / self._unit
+        s = np.where(x < low, x * self._first, self._spline(np.clip(x, low, high)))
+        return self._unit * np.clip(np.where(x > high, self._last, s), 0.0, None)
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,7 @@ import rdks
 ROOT = Path(rdks.__file__).parent
 
 # lowest first; a module may import modules of lower rank, at any depth
-RANK = {"errors": 0, "heat": 0, "_kernels": 0, "_twins": 0, "manifolds": 1, "radial": 2, "_validation": 2,
+RANK = {"errors": -1, "heat": 0, "_kernels": 0, "_twins": 0, "manifolds": 1, "radial": 2, "_validation": 2,
         "engines": 3, "sampling": 3, "bandwidth": 4, "estimator": 5, "__init__": 6, "datasets": 7, "plotting": 7,
         "testing": 7, "demo": 8, "__main__": 9}
 ONLY_IN = {"numba": {"_kernels"}, "llvmlite": {"_kernels"}, "geomstats": {"manifolds._geomstats"}}

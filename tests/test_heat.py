@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from rdks import RDKSEstimator
+from rdks.errors import UnsupportedError
 from rdks.heat import log_sphere, sphere_levels, sphere_slopes
 from rdks.manifolds import Circle, Euclidean, Sphere, Torus
 
@@ -456,3 +457,8 @@ def test_one_point_and_equal_points():
             Q = [[0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]
             assert np.isfinite(est.score_samples(Q)).all() and np.isfinite(est.score_field(Q)).all()
             assert np.isfinite(est.score_divergence(Q)).all()
+
+
+def test_high_dimensions_are_refused():
+    with pytest.raises(UnsupportedError, match="up to dimension 100"):
+        log_sphere(np.zeros(1), 0.1, 101)

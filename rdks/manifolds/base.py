@@ -22,14 +22,66 @@ else. Geometry, heat kernel, sums, sampling and bandwidths follow from the facto
 """
 from __future__ import annotations
 
+import math
+import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import xlogy
 
 from .. import heat
 
-__all__ = ["Manifold", "SpaceForm"]
+__all__ = ["Manifold", "SpaceForm", "parameter"]
+
+
+def parameter(name, value, whole=False, positive=True):
+    """Return a parameter of a manifold as an int or a float, after checking it.
+
+    Parameters
+    ----------
+    name : str
+        For the message.
+    value : object
+        What the user passed.
+    whole : bool
+        Whether it must be an integer >= 1; otherwise it must be a finite real number.
+    positive : bool
+        Whether a real number must be positive.
+
+    Raises
+    ------
+    ValueError
+        Also for a value of a wrong type, so that every bad parameter fails alike.
+
+    Examples
+    --------
+    >>> from rdks.manifolds.base import parameter
+    >>> parameter("radius", 2)
+    2.0
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    kind, expected = (numbers.Integral, "an integer") if whole else (numbers.Real, "a real number")
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise ValueError(f"{name} = {value!r} must be {expected}")
+    if whole:
+        if value < 1:
+            raise ValueError(f"{name} = {value!r} must be at least 1")
+        return int(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int or a Fraction beyond the range of floats
+        number = math.inf
+    if not math.isfinite(number) or (positive and number <= 0):
+        raise ValueError(f"{name} = {value!r} must be {'positive and ' if positive else ''}finite")
+    return number
+
+
+def _exp(x):
+    """Exponentiate a logarithm; beyond the range of floats the answer is inf, without a warning."""
+    with np.errstate(over="ignore"):
+        return np.exp(x)
 
 
 def _norm(V):
@@ -56,7 +108,9 @@ class SpaceForm:
     reach : float
         Largest distance between two points.
     volume : float
-        Riemannian volume, ``inf`` for Euclidean space.
+        Riemannian volume: ``inf`` for Euclidean space, and where it exceeds the range of floats.
+    log_volume : float
+        Its logarithm, ``inf`` for Euclidean space only.
 
     Examples
     --------
@@ -87,8 +141,14 @@ class SpaceForm:
     @property
     def volume(self):
         if self.radius is not None:
-            return float(np.exp(heat.log_sphere_area(self.dim) + self.dim * np.log(self.radius)))
+            return float(_exp(self.log_volume))
         return np.inf if self.period is None else self.period
+
+    @property
+    def log_volume(self):
+        if self.radius is not None:
+            return float(heat.log_sphere_area(self.dim) + self.dim * np.log(self.radius))
+        return np.inf if self.period is None else float(np.log(self.period))
 
     @property
     def smallest_eigenvalue(self):
@@ -207,10 +267,13 @@ class SpaceForm:
 
     def area(self, r):
         """Return the area of the geodesic sphere of radius `r`; shape of `r`."""
+        return _exp(self.log_area(r))
+
+    def log_area(self, r):
+        """Return the log of `area`, which a high dimension takes out of the range of floats; shape of `r`."""
         r = np.asarray(r, dtype=float)
-        around = np.exp(heat.log_sphere_area(self.dim - 1)) if self.dim > 1 else 2.0
         arm = r if self.radius is None else self.radius * np.sin(r / self.radius)
-        return around * np.maximum(arm, 0.0) ** (self.dim - 1)
+        return heat.log_sphere_area(self.dim - 1) + xlogy(self.dim - 1, np.maximum(arm, 0.0))
 
 
 class Manifold(ABC):
@@ -248,8 +311,20 @@ class Manifold(ABC):
 
     @property
     def volume(self):
-        """Riemannian volume in the manifold's own length unit, possibly ``inf``."""
-        return float(np.prod([f.volume for f in self.factors()]))
+        """Riemannian volume in the manifold's own length unit.
+
+        ``inf`` for a space of infinite volume, and for a volume beyond the range of floats, as spheres of
+        high dimension in a small unit have: `log_volume` tells them apart.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = float(np.prod([f.volume for f in self.factors()]))
+        # huge and tiny factors may leave the range of floats on the way to a product within it
+        return product if 0 < product < np.inf else float(_exp(self.log_volume))
+
+    @property
+    def log_volume(self):
+        """Log of the Riemannian volume: the sum over the factors; ``inf`` for an infinite volume only."""
+        return float(sum(f.log_volume for f in self.factors()))
 
     @property
     def smallest_eigenvalue(self):

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .base import Manifold, SpaceForm
+from .base import Manifold, SpaceForm, parameter
 
 __all__ = ["Euclidean"]
 
@@ -27,8 +27,7 @@ class Euclidean(Manifold):
     dim: int = 2
 
     def __post_init__(self):
-        if self.dim < 1:
-            raise ValueError(f"Euclidean(dim={self.dim!r}): the dimension must be at least 1")
+        object.__setattr__(self, "dim", parameter("dim", self.dim, whole=True))
 
     def factors(self):
         return (SpaceForm(self.dim),)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Manifold, SpaceForm
+from .base import Manifold, SpaceForm, parameter
 
 __all__ = ["SPD"]
 
@@ -45,8 +45,7 @@ class SPD(Manifold):
     n: int = 2
 
     def __post_init__(self):
-        if self.n < 1:
-            raise ValueError(f"SPD(n={self.n!r}): the size must be at least 1")
+        object.__setattr__(self, "n", parameter("n", self.n, whole=True))
 
     @property
     def dim(self):

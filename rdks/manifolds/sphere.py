@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Manifold, SpaceForm
+from .base import Manifold, SpaceForm, parameter
 
 __all__ = ["Sphere"]
 
@@ -31,7 +31,9 @@ class Sphere(Manifold):
     -----
     Heat kernel: :func:`rdks.heat.log_sphere`. Score fields in latitude and longitude are
     (north, east) components per unit length; at a pole these are the directions of the
-    meridian given by the longitude of that row.
+    meridian given by the longitude of that row. Longitudes may have whole turns more or less; all rows
+    with latitude 90 degrees are one point. A latitude beyond a pole, by more than 1e-6 in the unit of the
+    chart, has no point: `embed` gives NaN.
 
     Examples
     --------
@@ -48,14 +50,12 @@ class Sphere(Manifold):
     radius: float = 1.0
 
     def __post_init__(self):
-        if self.dim < 1:
-            raise ValueError(f"Sphere(dim={self.dim!r}): the dimension must be at least 1")
+        object.__setattr__(self, "dim", parameter("dim", self.dim, whole=True))
+        object.__setattr__(self, "radius", parameter("radius", self.radius))
         if self.coords not in _CHARTS:
             raise ValueError(f"coords = {self.coords!r} is not one of {_CHARTS}")
         if self.coords != "extrinsic" and self.dim != 2:
             raise ValueError(f"coords = {self.coords!r} needs dim = 2, found dim = {self.dim}")
-        if not (np.isfinite(self.radius) and self.radius > 0):
-            raise ValueError(f"radius = {self.radius!r} must be positive and finite")
 
     def factors(self):
         return (SpaceForm(self.dim, radius=self.radius),)
@@ -64,16 +64,37 @@ class Sphere(Manifold):
     def point_shape(self):
         return (self.dim + 1,) if self.coords == "extrinsic" else (2,)
 
-    def _radians(self, X):
-        X = np.asarray(X, dtype=float).reshape(-1, 2)
-        return np.deg2rad(X) if self.coords == "latlon_deg" else X
+    @property
+    def _quarter(self):
+        """A quarter turn in the unit of the chart."""
+        return 90.0 if self.coords == "latlon_deg" else 0.5 * np.pi
+
+    def _sines(self, X):
+        """Return sine and cosine of the latitude, sine and cosine of the longitude; NaN beyond a pole.
+
+        Rows that write one point, up to whole turns, give the same numbers to the last digit, so that
+        copies of a point are seen.
+        """
+        lat, lon = np.asarray(X, dtype=float).reshape(-1, 2).T
+        quarter = self._quarter
+        size = np.abs(lat)
+        lat = np.where(size > quarter + self.tolerance, np.nan, np.clip(lat, -quarter, quarter))
+        # Reduced in the unit of the chart, where whole turns are whole numbers, to (-half, half] turn:
+        # fmod is exact, and so is the difference of two numbers within a factor of two of each other.
+        with np.errstate(invalid="ignore"):
+            lon = np.fmod(lon, 4 * quarter)
+        lon = np.where(lon > 2 * quarter, lon - 4 * quarter, np.where(lon <= -2 * quarter, lon + 4 * quarter, lon))
+        if self.coords == "latlon_deg":
+            lat, lon = np.deg2rad(lat), np.deg2rad(lon)
+        # the cosine of the float nearest to pi/2 is not zero, that of a latitude of 90 degrees is
+        across = np.where((size >= quarter) & np.isfinite(lat), 0.0, np.cos(lat))
+        return np.sin(lat), across, np.sin(lon), np.cos(lon)
 
     def embed(self, X):
         if self.coords == "extrinsic":
             return super().embed(X)
-        lat, lon = self._radians(X).T
-        return self.radius * np.column_stack(
-            [np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+        up, across, sin, cos = self._sines(X)
+        return self.radius * np.column_stack([across * cos, across * sin, up]) + 0.0  # no -0.0
 
     def unembed(self, Z):
         if self.coords == "extrinsic":
@@ -86,24 +107,25 @@ class Sphere(Manifold):
     def push_tangent(self, X, V):
         if self.coords == "extrinsic":
             return super().push_tangent(X, V)
-        lat, lon = self._radians(X).T
-        north = [-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)]
-        east = [-np.sin(lon), np.cos(lon), np.zeros_like(lon)]
+        up, across, sin, cos = self._sines(X)
+        north = [-up * cos, -up * sin, across]
+        east = [-sin, cos, np.zeros_like(sin)]
         return np.einsum("fjn,nj->nf", np.array([north, east]), V)
 
     def violation(self, X):
         if self.coords == "extrinsic":
             return super().violation(X)
-        return np.maximum(np.abs(self._radians(X)[:, 0]) - 0.5 * np.pi, 0.0)
+        lat = np.asarray(X, dtype=float).reshape(-1, 2)[:, 0]
+        return np.maximum(np.abs(lat) - self._quarter, 0.0)
 
     def constraint(self):
         if self.coords == "extrinsic":
             return "| ||x|| / radius - 1 |"
-        unit = "90 degrees" if self.coords == "latlon_deg" else "pi/2"
-        return f"the excess of the latitude (first column) over {unit}, in radians,"
+        limit = "90 degrees, in degrees," if self.coords == "latlon_deg" else "pi/2, in radians,"
+        return f"the excess of the latitude (first column) over {limit}"
 
     def remedy(self):
         if self.coords == "extrinsic":
             return super().remedy()
         return ("Give latitude first, longitude second, in the unit of coords="
-                f"{self.coords!r}; latitudes have no nearest point to project on.")
+                f"{self.coords!r}; a latitude beyond a pole has no nearest point to project on.")

@@ -1,11 +1,11 @@
 """Circles and flat tori."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .base import Manifold, SpaceForm
+from .base import Manifold, SpaceForm, parameter
 
 __all__ = ["Circle", "Torus"]
 
@@ -43,16 +43,16 @@ class Torus(Manifold):
     start: float = 0.0
 
     def __post_init__(self):
-        if self.dim < 1:
-            raise ValueError(f"Torus(dim={self.dim!r}): the dimension must be at least 1")
-        period = np.asarray(self.period, dtype=float)
-        if period.ndim > 1 or (period.ndim == 1 and period.size != self.dim):
+        object.__setattr__(self, "dim", parameter("dim", self.dim, whole=True))
+        if np.ndim(self.period) == 0:
+            period = parameter("period", self.period)
+        elif np.shape(self.period) == (self.dim,):
+            period = tuple(parameter("period", p) for p in self.period)
+        else:
             raise ValueError(f"Torus(dim={self.dim}, period={self.period!r}): give one period, "
                              f"or {self.dim} of them")
-        if not (np.isfinite(period).all() and (period > 0).all()):
-            raise ValueError(f"period = {self.period!r} must be positive and finite")
-        hashable = float(period) if period.ndim == 0 else tuple(float(p) for p in period)
-        object.__setattr__(self, "period", hashable)
+        object.__setattr__(self, "period", period)
+        object.__setattr__(self, "start", parameter("start", self.start, positive=False))
 
     def factors(self):
         return tuple(SpaceForm(1, period=float(p)) for p in np.broadcast_to(self.period, self.dim))
@@ -61,11 +61,20 @@ class Torus(Manifold):
     def point_shape(self):
         return (self.dim,)
 
+    def embed(self, X):
+        # One number per point of the circle: copies of a point are seen only if they are equal.
+        return self._wrap(np.asarray(X, dtype=float).reshape(len(X), -1), 0.0)
+
     def unembed(self, Z):
+        return self._wrap(np.asarray(Z), self.start)
+
+    def _wrap(self, X, start):
+        """Reduce to [start, start + period)."""
         period = np.broadcast_to(self.period, self.dim)
-        X = self.start + np.mod(np.asarray(Z) - self.start, period)
+        with np.errstate(invalid="ignore"):
+            X = start + np.mod(X - start, period)
         # mod of a tiny negative number rounds up to the period itself, which is the start
-        return np.where(X >= self.start + period, self.start, X)
+        return np.where(X >= start + period, start, X)
 
 
 @dataclass(frozen=True)
@@ -86,13 +95,5 @@ class Circle(Torus):
     360.0
     """
 
-    dim: int = 1
-
-    def __init__(self, period=2 * np.pi, start=0.0):
-        object.__setattr__(self, "dim", 1)
-        object.__setattr__(self, "period", period)
-        object.__setattr__(self, "start", start)
-        self.__post_init__()
-
-    def __repr__(self):
-        return f"Circle(period={self.period!r}, start={self.start!r})"
+    # a field that is not a parameter: not in the constructor, so that dataclasses.replace works
+    dim: int = field(default=1, init=False, repr=False)

@@ -37,19 +37,21 @@ def _wrapped(x, y, period, out=None):
     return d
 
 
-def _cells(c, kind, half, pace, top):
-    """Turn chords, in place, into cells and distances from their middles."""
+def _cells(X, Y, c, kind, half, period, pace):
+    """Find the cell of each pair and its distance from the middle of the cell; `c` is overwritten."""
     if kind == 2:
-        np.subtract(half * half, c, out=c)
+        # |x + y|^2 = 2 R^2 + 2 <x, y>: exact to rounding, which is enough where there are cells
+        np.matmul(2 * X, Y, out=c)
+        c += 0.5 * half * half
         np.sqrt(np.maximum(c, 0.0, out=c), out=c)
     else:
-        np.subtract(half, np.sqrt(c, out=c), out=c)
-        np.maximum(c, 0.0, out=c)
-    c *= pace
-    which = np.minimum(c.astype(np.intp), top)
-    c -= which
+        np.abs(_wrapped(X[:, 0], Y[0], period[0], c), out=c)
+        np.maximum(np.subtract(half, c, out=c), 0.0, out=c)
+    c *= pace * (1 - 1e-15)  # so that the far end lies in the last cell
+    below = np.floor(c)
+    c -= below
     c -= 0.5
-    return which, c
+    return below.astype(np.intp), c
 
 
 def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gauss, cut, poly, pace, cell,
@@ -68,22 +70,23 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
         for f in range(kind.size):
             c = np.empty(shape) if order or f else work[:shape[0]]
             d = spare[:shape[0]]
-            for j in range(start[f], start[f + 1]):
-                _wrapped(X[q, j], Y[j], period[j], d if j > start[f] else c)
-                if j > start[f]:
-                    d *= d
-                    c += d
-                else:
-                    c *= c
+            columns = range(start[f], start[f + 1])
             if is_gauss[f]:
+                for j in columns:
+                    _wrapped(X[q, j], Y[j], period[j], d if j > start[f] else c)
+                    if j > start[f]:
+                        d *= d
+                        c += d
+                    else:
+                        c *= c
                 c *= 1 / cut[f]
                 np.minimum(c, 1.0, out=c)
                 p = _horner(poly[f, 0], c, np.empty(shape))
                 root = p if root is None else root * p
                 local.append(c)
             else:
-                top = int(half[f] * pace[f] + 0.5) - 1
-                local.append(_cells(c, kind[f], half[f], pace[f], top))
+                of = slice(columns.start, columns.stop)
+                local.append(_cells(X[q, of], Y[of], c, kind[f], half[f], period[of], pace[f]))
                 e = _panel(cell[f, 0], *local[f])
                 exponent = e if exponent is None else exponent + e
         if root is not None:

@@ -5,7 +5,7 @@ import numbers
 
 import numpy as np
 
-from .errors import PointError
+from .errors import PointError, UnsupportedError
 from .manifolds import Manifold, from_name
 
 __all__ = ["as_generator", "as_manifold", "as_points", "as_time", "as_weights", "automatic_manifold"]
@@ -31,24 +31,42 @@ def as_generator(random_state):
                      "a numpy.random.RandomState or a numpy.random.Generator")
 
 
-def automatic_manifold(X):
+def automatic_manifold(X, layout):
     """Choose a manifold for data, and say why.
 
-    The rule, in order: at least two columns, every row of unit norm to 1e-6 and no one-hot
-    rows -> the sphere; otherwise Euclidean space.
+    The rule, in order: matrices, (n, k, k), that are all symmetric positive definite ->
+    :class:`SPD`; at least two columns, every row of unit norm to 1e-6 and no one-hot rows -> the
+    sphere; otherwise Euclidean space.
 
     Parameters
     ----------
     X : ndarray, shape (n, p)
+    layout : tuple of int
+        Shape of a row as the user gave it.
 
     Returns
     -------
     manifold : Manifold
     reason : str
+
+    Raises
+    ------
+    UnsupportedError
+        If all rows are rotation matrices, (n, 3, 3), for which there is no manifold yet.
     """
-    from .manifolds import Euclidean, Sphere
+    from .manifolds import SPD, Euclidean, Sphere
 
     n, p = X.shape
+    if len(layout) == 2 and layout[0] == layout[1]:
+        M = X.reshape(n, *layout)
+        size = max(1.0, np.abs(M).max(initial=0.0))
+        gram = np.abs(M @ M.transpose(0, 2, 1) - np.eye(layout[0])).max(initial=0.0)
+        if layout[0] == 3 and gram <= 1e-6 and (np.linalg.det(M) > 0).all():
+            raise UnsupportedError(f"all {n} rows are rotation matrices, and rotations are not part of this version. "
+                                   "To treat them as flat arrays pass manifold='euclidean'")
+        if (np.abs(M - M.transpose(0, 2, 1)).max(initial=0.0) <= 1e-6 * size
+                and (np.linalg.eigvalsh(M)[:, 0] > 0).all()):
+            return SPD(layout[0]), f"all {n} matrices are symmetric and positive definite"
     if p >= 2:
         off = np.abs(np.sqrt(np.einsum("ij,ij->i", X, X)) - 1.0)
         one_hot = bool(((X == 0) | (X == 1)).all(axis=1).any())

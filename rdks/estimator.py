@@ -41,8 +41,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
     ----------
     manifold : Manifold, geomstats space or str
         Where the data live: an object of :mod:`rdks.manifolds`, a geomstats space, a name
-        ("sphere", "torus", "circle", "euclidean"), or "auto": the sphere if every row has unit
-        norm (and none is one-hot), otherwise Euclidean space. ``manifold_reason_`` says why.
+        ("sphere", "torus", "circle", "spd", "euclidean"), or "auto": SPD matrices if X is (n, k, k) and
+        all are, the sphere if every row has unit norm (and none is one-hot), otherwise Euclidean
+        space. ``manifold_reason_`` says why.
     bandwidth : float or str
         Standard deviation h per coordinate of the kernel, in the length unit of the manifold; or a
         rule: "lcv" leave-one-out likelihood, "lscv" least-squares cross-validation, "isj"
@@ -156,7 +157,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         names = getattr(probe, "feature_names_in_", None)
         order = validation.geographic_order(names)
         if isinstance(self.manifold, str) and self.manifold == "auto":
-            manifold, reason = validation.automatic_manifold(X)
+            manifold, reason = validation.automatic_manifold(X, layout)
             if order:
                 hint = "manifold=Sphere(2, coords='latlon_deg')" + (
                     " and the columns in the order latitude, longitude" if order == "lonlat" else "")

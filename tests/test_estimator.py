@@ -6,6 +6,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.transform import Rotation
 from sklearn import set_config
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -15,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rdks import RDKSEstimator
 from rdks.errors import DuplicatesWarning, PointError, UnsupportedError
-from rdks.manifolds import Circle, Euclidean, Sphere, Torus, load_geomstats
+from rdks.manifolds import SPD, Circle, Euclidean, Sphere, Torus, load_geomstats
 
 
 def unit(rng, n, d=2):
@@ -167,6 +168,13 @@ def test_automatic_manifold():
     one_hot = RDKSEstimator(bandwidth=1.0).fit(np.eye(3)[[0, 1, 2, 0]])
     assert one_hot.manifold_ == Euclidean(3) and "one-hot" in one_hot.manifold_reason_
     assert RDKSEstimator("circle", bandwidth=1.0).fit([[0.1], [0.2]]).manifold_ == Circle()
+    A = rng.standard_normal((9, 2, 2))
+    spd = RDKSEstimator(bandwidth=1.0).fit(A @ A.transpose(0, 2, 1) + 0.1 * np.eye(2))
+    assert spd.manifold_ == SPD(2) and "positive definite" in spd.manifold_reason_
+    assert spd.sample(3, random_state=0).shape == (3, 2, 2)
+    assert RDKSEstimator(bandwidth=1.0).fit(A).manifold_ == Euclidean(4)
+    with pytest.raises(UnsupportedError, match="rotation matrices"):
+        RDKSEstimator(bandwidth=1.0).fit(Rotation.random(5, random_state=0).as_matrix())
 
 
 def test_geomstats_spaces_are_recognised():

@@ -54,14 +54,14 @@ def _chebyshev_to_powers(count, shift):
     """Matrix from values at Chebyshev nodes to power coefficients on [-1, 1] or [0, 1]."""
     nodes = np.cos(np.pi * (np.arange(count) + 0.5) / count)
     cheb = np.linalg.inv(np.polynomial.chebyshev.chebvander(nodes, count - 1))
+    # T_{k+1} = 2 x T_k - T_{k-1}, with 2 x - 1 in place of x on [0, 1]
     powers = np.zeros((count, count))
-    for k in range(count):
-        unit = np.zeros(k + 1)
-        unit[k] = 1.0
-        p = np.polynomial.Polynomial(np.polynomial.chebyshev.cheb2poly(unit))
-        if shift:  # x in [-1, 1] becomes 2 x - 1 with x in [0, 1]
-            p = p(np.polynomial.Polynomial([-1.0, 2.0]))
-        powers[: p.coef.size, k] = p.coef
+    powers[0, 0] = 1.0
+    for k in range(1, count):
+        times_x = np.concatenate([[0.0], powers[:-1, k - 1]])
+        if shift:
+            times_x = 2 * times_x - powers[:, k - 1]
+        powers[:, k] = times_x if k == 1 else 2 * times_x - powers[:, k - 2]
     return nodes, cheb, powers
 
 

@@ -79,9 +79,7 @@ def _neighbour_distance(manifold, Z):
     from scipy.spatial import cKDTree
 
     box = np.concatenate([np.full(f.width, f.period or 0.0) for f in manifold.factors()])
-    # a circle's coordinate may be any number: bring it into [0, period) for the tree
-    wrapped = np.where(box > 0, np.mod(Z, np.where(box > 0, box, 1.0)), Z)
-    wrapped = np.where((box > 0) & (wrapped >= box), 0.0, wrapped)
+    wrapped = manifold.project(Z)
     tree = cKDTree(wrapped, boxsize=box if box.any() else None)
     chord = tree.query(wrapped, k=2)[0][:, 1]
     return float(np.median(chord))
@@ -299,13 +297,12 @@ def _rule_of_thumb(engine):
         Z = f.difference(engine.Z[:, s], engine.Z[:1, s])
         if f.period is not None:
             angle = 2 * pi * Z[:, 0] / f.period
-            Z = np.column_stack([np.sin(angle), -2 * np.sin(0.5 * angle) ** 2]) * (f.period / (2 * pi))
+            Z = np.column_stack([np.sin(angle), -2 * np.sin(0.5 * angle) ** 2]) * f.scale
         centred = Z - w @ Z
         variance = float(w @ np.einsum("ij,ij->i", centred, centred))
-        radius = f.radius if f.radius is not None else f.period / (2 * pi) if f.period is not None else None
-        if radius is not None:
-            # 1 - variance / radius^2 is the squared resultant, exp(-d t / radius^2) after a time t
-            variance = -radius**2 * np.log1p(-min(variance / radius**2, 1 - 1e-6))
+        if f.scale is not None:
+            # 1 - variance / R^2 is the squared resultant, exp(-d t / R^2) after a time t
+            variance = -f.scale**2 * np.log1p(-min(variance / f.scale**2, 1 - 1e-6))
         spread += variance
     return spread / d * (4 / ((d + 2) * n)) ** (2 / (d + 4))
 

@@ -221,7 +221,7 @@ def _panels(factor, t, order, gaussian, shift=0.0):
         coef[0, 0, 0] = value
         return zero, zero, np.ones(1), coef
     half = _kind(factor)[1]
-    unit = factor.radius if factor.radius is not None else factor.period / (2 * np.pi)
+    unit = factor.scale
     layer = min(0.5 * t / unit, 0.25 * half)
     # The rounding of a distance is magnified at the cut locus, where slopes are of the order of
     # pi unit / t: that noise must not be taken for structure.
@@ -270,7 +270,7 @@ def _cells(factor, t, order, peak):
     """Resample the panels on equal cells; returns cells per unit of v and (3, 8, N) coefficients."""
     edge, mid, scale, coef = _panels(factor, t, order, True, peak)
     half = _kind(factor)[1]
-    unit = factor.radius if factor.radius is not None else factor.period / (2 * np.pi)
+    unit = factor.scale
     # The log kernel is singular at imaginary v, nearest on the circle, at v = i t/2 (t in units of the
     # squared size). A cell of width h then has the error (h/t)^8 / 1000, measured; it may be 1e-13
     # times the size of the log kernel, which grows to pi^2/2t.

@@ -4,8 +4,18 @@ import pytest
 from scipy.linalg import expm, logm
 
 from rdks import RDKSEstimator
-from rdks.errors import PointError
-from rdks.manifolds import SPD, Circle, Euclidean, Product, Sphere, from_name, load_geomstats
+from rdks.errors import DuplicatesWarning, PointError
+from rdks.manifolds import (
+    SPD,
+    Circle,
+    Euclidean,
+    Manifold,
+    Product,
+    SpaceForm,
+    Sphere,
+    from_name,
+    load_geomstats,
+)
 
 
 def random_spd(rng, count, n):
@@ -101,3 +111,19 @@ def test_products_choose_a_bandwidth():
 def test_a_product_of_what_is_no_manifold(parts):
     with pytest.raises(ValueError, match="Product: expected one or more"):
         Product(*parts)
+
+
+def test_a_circle_of_ones_own_wraps_like_those_of_the_package():
+    """The least code that makes a cylinder: equal angles are equal points, draws lie within one turn."""
+    class Cylinder(Manifold):
+        dim = 2
+        point_shape = (2,)
+
+        def factors(self):
+            return SpaceForm(1, period=6.0), SpaceForm(1)
+
+    X = np.array([[0.0, 0.0], [6.0, 0.0], [3.0, 1.0], [-3.0, 1.0]])
+    with pytest.warns(DuplicatesWarning, match="2 of 4 rows"):
+        assert 0 < RDKSEstimator(Cylinder()).fit(X).bandwidth_ < np.inf
+    Y = RDKSEstimator(Cylinder(), bandwidth=2.0).fit(X).sample(500, random_state=0)
+    assert Y[:, 0].min() >= 0 and Y[:, 0].max() < 6

@@ -84,6 +84,14 @@ def _exp(x):
         return np.exp(x)
 
 
+def wrap(X, period, start=0.0):
+    """Reduce numbers to [start, start + period); shape of X."""
+    with np.errstate(invalid="ignore"):
+        X = start + np.mod(X - start, period)
+    # mod of a tiny negative number rounds up to the period itself, which is the start
+    return np.where(X >= start + period, start, X)
+
+
 def _norm(V):
     return np.sqrt(np.einsum("...j,...j->...", V, V))
 
@@ -128,6 +136,11 @@ class SpaceForm:
         return self.dim if self.radius is None else self.dim + 1
 
     @property
+    def scale(self):
+        """Radius of the sphere, or of the circle drawn in the plane; None for Euclidean space."""
+        return self.radius if self.period is None else self.period / (2 * np.pi)
+
+    @property
     def curvature(self):
         """Sectional curvature, 1/radius^2 or 0."""
         return 0.0 if self.radius is None else self.radius**-2
@@ -170,6 +183,9 @@ class SpaceForm:
 
     def project(self, X):
         """Return the nearest points; shape (n, width). The centre of a sphere gives NaN."""
+        if self.period is not None:
+            # one number per point of the circle: copies of a point are seen only if they are equal
+            return wrap(X, self.period)
         if self.radius is None:
             return X
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -185,7 +201,7 @@ class SpaceForm:
     def exp(self, X, V):
         """Follow the geodesic from X with velocity V for unit time; shape (n, width)."""
         if self.radius is None:
-            return X + V
+            return X + V  # not wrapped: a geodesic on a circle is a continuous curve
         angle = _norm(V)[..., None] / self.radius
         return self.project(np.cos(angle) * X + np.sinc(angle / np.pi) * V)
 
@@ -239,13 +255,10 @@ class SpaceForm:
 
     def log_kernel(self, r, t):
         r"""Evaluate :math:`\log k_t(r)+r^2/2t` at distances `r`; see :mod:`rdks.heat`."""
-        if self.radius is not None:
-            R = self.radius
-            return heat.log_sphere(np.asarray(r) / R, t / R**2, self.dim) - self.dim * np.log(R)
-        if self.period is not None:
-            R = self.period / (2 * np.pi)
-            return heat.log_sphere(np.asarray(r) / R, t / R**2, 1) - np.log(R)
-        return np.full(np.shape(r), -0.5 * self.dim * np.log(2 * np.pi * t))
+        R = self.scale
+        if R is None:
+            return np.full(np.shape(r), -0.5 * self.dim * np.log(2 * np.pi * t))
+        return heat.log_sphere(np.asarray(r) / R, t / R**2, self.dim) - self.dim * np.log(R)
 
     def slopes(self, r, t):
         r"""Return :math:`\partial_c\log k_t` and :math:`\Delta k_t/k_t` at distances `r`.
@@ -254,16 +267,14 @@ class SpaceForm:
         sphere and :math:`r^2` on a flat factor.
         """
         r = np.asarray(r, dtype=float)
-        if self.radius is not None:
-            R = self.radius
-            first, laplacian = heat.sphere_slopes(r / R, t / R**2, self.dim)
-            return first / R**2, laplacian / R**2
+        R = self.scale
+        if R is None:
+            return np.full(r.shape, -0.5 / t), (r * r / t - self.dim) / t
+        first, laplacian = heat.sphere_slopes(r / R, t / R**2, self.dim)
         if self.period is not None:
             # The circle is S^1 of radius R: chain rule from the chord 2 - 2 cos(r/R) to r^2.
-            R = self.period / (2 * np.pi)
-            first, laplacian = heat.sphere_slopes(r / R, t / R**2, 1)
-            return first * np.sinc(r / (np.pi * R)) / R**2, laplacian / R**2
-        return np.full(r.shape, -0.5 / t), (r * r / t - self.dim) / t
+            first = first * np.sinc(r / (np.pi * R))
+        return first / R**2, laplacian / R**2
 
     def area(self, r):
         """Return the area of the geodesic sphere of radius `r`; shape of `r`."""
@@ -346,7 +357,7 @@ class Manifold(ABC):
 
     def unembed(self, Z):
         """Convert embedded coordinates, (n, embed_dim), to points, (n, *point_shape)."""
-        return np.asarray(Z).reshape((len(Z), *self.point_shape))
+        return self.project(np.asarray(Z, dtype=float)).reshape((len(Z), *self.point_shape))
 
     def push_tangent(self, X, V):
         """Write embedded tangent vectors V, (n, embed_dim), in the chart of the points X."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .base import Manifold, SpaceForm, parameter
+from .base import Manifold, SpaceForm, parameter, wrap
 
 __all__ = ["Circle", "Torus"]
 
@@ -61,20 +61,8 @@ class Torus(Manifold):
     def point_shape(self):
         return (self.dim,)
 
-    def embed(self, X):
-        # One number per point of the circle: copies of a point are seen only if they are equal.
-        return self._wrap(np.asarray(X, dtype=float).reshape(len(X), -1), 0.0)
-
     def unembed(self, Z):
-        return self._wrap(np.asarray(Z), self.start)
-
-    def _wrap(self, X, start):
-        """Reduce to [start, start + period)."""
-        period = np.broadcast_to(self.period, self.dim)
-        with np.errstate(invalid="ignore"):
-            X = start + np.mod(X - start, period)
-        # mod of a tiny negative number rounds up to the period itself, which is the start
-        return np.where(X >= start + period, start, X)
+        return wrap(np.asarray(Z), np.broadcast_to(self.period, self.dim), self.start)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,14 @@ def _power_of_two(typingctx, shifted):
     return types.float64(types.float64), codegen
 
 
+@intrinsic
+def _bits(typingctx, x):
+    """Read the bits of a float as an integer."""
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.IntType(64))
+    return types.int64(types.float64), codegen
+
+
 @jit(inline="always")
 def _exp(x):
     """Exponential that compilers can vectorise; arguments below -700 give exp(-700)."""
@@ -97,8 +105,19 @@ def _root_power(p):
 
 
 @jit(inline="always")
-def _chords(xq, Y, j0, nb_, lo, hi, period, c):
+def _chords(xq, Y, j0, nb_, lo, hi, period, kind, half, c):
     """Squared chords of one query to the sources j0, ..., j0 + nb_ - 1 in columns lo, ..., hi - 1."""
+    _differences(xq, Y, j0, nb_, lo, hi, period, c)
+    if kind == 3:
+        h = 0.25 * half * half / xq[hi - 1]
+        y = Y[hi - 1, j0:j0 + nb_]
+        for i in range(c.size):
+            c[i] = c[i] * h / y[i]
+
+
+@jit(inline="always")
+def _differences(xq, Y, j0, nb_, lo, hi, period, c):
+    """Squared Euclidean distances in the columns lo, ..., hi - 1, modulo periods."""
     if hi - lo == 3 and period[lo] + period[lo + 1] + period[lo + 2] == 0.0:
         a, b, d = xq[lo], xq[lo + 1], xq[lo + 2]
         y0, y1, y2 = Y[lo, j0:j0 + nb_], Y[lo + 1, j0:j0 + nb_], Y[lo + 2, j0:j0 + nb_]
@@ -239,6 +258,14 @@ def _gauss_poly(c, cut, coef, out, times):
 @jit(inline="always")
 def _find_cells(c, kind, half, pace, top, which):
     """Replace chords by the distance from the middle of their cell; `which` receives the cells."""
+    if kind == 3:
+        # the first bits of w = 1 + c/R^2 count its cells, sixteen to the octave; the others are the place within
+        inverse = 4.0 / (half * half)
+        for i in range(c.size):
+            b = _bits(min(1.0 + c[i] * inverse, pace))
+            which[i] = (b >> 48) - 16368
+            c[i] = np.float64(b & 281474976710655) * 3.552713678800501e-15 - 0.5
+        return
     if kind == 2:
         for i in range(c.size):
             c[i] = np.sqrt(max(half * half - c[i], 0.0)) * pace
@@ -266,7 +293,7 @@ def _cell_poly(x, which, table, out, add):
 
 
 @jit(inline="always")
-def _find_near(x, middle, extent, b0, start, period, is_gauss, cut, c, near):
+def _find_near(x, middle, extent, b0, start, period, kind, half, is_gauss, cut, c, near):
     """Mark the boxes b0, b0 + 1, ... that are not beyond the cut of some factor as a whole."""
     for b in range(near.size):
         near[b] = True
@@ -283,8 +310,40 @@ def _find_near(x, middle, extent, b0, start, period, is_gauss, cut, c, near):
                 u = x[j] - y[b]
                 u = max(abs(u - p * _rint(u * inverse)) - e[b], 0.0)
                 c[b] += u * u
+        if kind[f] == 3:
+            j = start[f + 1] - 1
+            h = 0.25 * half[f] * half[f] / x[j]
+            y, e = middle[j, b0:b0 + c.size], extent[j, b0:b0 + c.size]
+            for b in range(c.size):
+                c[b] *= h / (y[b] + e[b])
         for b in range(c.size):
             near[b] = near[b] and c[b] <= cut[f]
+
+
+@jit(inline="always")
+def _add_hyperbolic(xq, Y, j0, nb_, lo, last, radius, h, gradient):
+    """Add sum_i h_i grad c_i of a hyperbolic factor, in the orthonormal frame of the half-space; `h` is overwritten.
+
+    With D = x - y and z the height: 2 R D_j / z_y across, R ((x_z - y_z)(x_z + y_z) - |D across|^2) / (x_z z_y) up.
+    """
+    z = xq[last]
+    y = Y[last, j0:j0 + nb_]
+    up = 0.0
+    for i in range(h.size):
+        h[i] = h[i] / y[i]
+        up += h[i] * ((z - y[i]) * (z + y[i]))
+    for j in range(lo, last):
+        x = xq[j]
+        y = Y[j, j0:j0 + nb_]
+        g = 0.0
+        square = 0.0
+        for i in range(h.size):
+            u = x - y[i]
+            g += h[i] * u
+            square += h[i] * (u * u)
+        gradient[j] += 2.0 * radius * g
+        up -= square
+    gradient[last] += radius / z * up
 
 
 @jit
@@ -314,7 +373,7 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
     total : float64 (q,)
         sum_i w_i k_i / k(0), added to.
     gradient : float64 (q, m)
-        sum_i w_i k_i / k(0) * 2 (d log k / dc) (x - y_i), added to.
+        sum_i w_i k_i / k(0) * (d log k / dc) grad c_i, added to; grad c = 2 (x - y_i) but in hyperbolic factors.
     laplacian : float64 (q,)
         sum_i w_i Laplacian(k_i) / k(0), added to.
     """
@@ -324,7 +383,7 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
     any_gauss = is_gauss.sum() > 0
     all_gauss = is_gauss.sum() == nf
     short = _short(poly[0, 0]) and _short(poly[0, 1])
-    plain3 = nf == 1 and all_gauss and X.shape[1] == 3 and period[0] == 0.0
+    plain3 = nf == 1 and all_gauss and X.shape[1] == 3 and period[0] == 0.0 and kind[0] != 3
     chord = np.empty((nf, TILE))
     value = np.empty(TILE)
     exponent = np.empty(TILE)
@@ -338,7 +397,7 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
             xq = X[q]
             boxes = (c1 - c0 + BOX - 1) // BOX
             if any_gauss and n > BOX:
-                _find_near(xq, middle, extent, c0 // BOX, start, period, is_gauss, cut, distance[:boxes],
+                _find_near(xq, middle, extent, c0 // BOX, start, period, kind, half, is_gauss, cut, distance[:boxes],
                            near[:boxes])
             else:
                 near[:boxes] = True
@@ -387,7 +446,7 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                 times, plus = False, False
                 for f in range(nf):
                     c = chord[f, :size]
-                    _chords(xq, Y, j0, size, start[f], start[f + 1], period, c)
+                    _chords(xq, Y, j0, size, start[f], start[f + 1], period, kind[f], half[f], c)
                     if is_gauss[f] == 1:
                         _gauss_poly(c, cut[f], poly[f, 0], k, times)
                         times = True
@@ -419,6 +478,9 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                         _cell_poly(c, which[f, :size], cell[f, 1], h, False)
                     for i in range(k.size):
                         h[i] = h[i] * k[i]
+                    if kind[f] == 3:
+                        _add_hyperbolic(xq, Y, j0, size, start[f], start[f + 1] - 1, 0.5 * half[f], h, gradient[q])
+                        continue
                     for j in range(start[f], start[f + 1]):
                         x = xq[j]
                         y = Y[j, j0:j0 + size]
@@ -467,10 +529,10 @@ def _panel_slope(a, x):
 
 
 @partial(nb.njit, cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "nnan"})
-def _all_chords(x, Y, period, skip, c):
+def _all_chords(x, Y, period, kind, half, skip, c):
     """Fill the squared chords, over all factors, to all sources; return the smallest but for `skip`."""
     _wide_vectors()
-    _chords(x, Y, 0, c.size, 0, x.size, period, c)
+    _chords(x, Y, 0, c.size, 0, x.size, period, kind, half, c)
     if skip >= 0:
         c[skip] = np.inf
     nearest = np.inf
@@ -507,7 +569,7 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
     first = np.empty(m)    # of the first source that counts: gradients are taken relative to it
     mean = np.empty(m)     # sum of weights times (gradient - first)
     for q in range(X.shape[0]):
-        nearest = _all_chords(X[q], Y, period, skip[q], chord)
+        nearest = _all_chords(X[q], Y, period, kind[0] if nf == 1 else 0, half[0], skip[q], chord)
         limit = np.inf
         if monotone:
             if kind[0] == 2:
@@ -515,6 +577,9 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
                 r = np.sqrt(r * r + 2 * t * margin)
                 if r < 0.5 * np.pi * half[0]:
                     limit = (half[0] * np.sin(r / half[0])) ** 2
+            elif kind[0] == 3:
+                r = half[0] * np.arcsinh(np.sqrt(nearest) / half[0])
+                limit = (half[0] * np.sinh(np.sqrt(r * r + 2 * t * margin) / half[0])) ** 2
             else:
                 limit = nearest + 2 * t * margin
             limit *= 1 + 1e-12
@@ -540,9 +605,13 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
                     u = X[q, j] + Y[j, i]
                     opposite += u * u
                 dim = start[f + 1] - start[f]
+                last = start[f + 1] - 1
                 r = np.sqrt(c)
                 v = 0.0
-                if kind[f] == 1:
+                if kind[f] == 3:
+                    r = half[f] * np.arcsinh(0.5 * r / np.sqrt(X[q, last]) / np.sqrt(Y[last, i]))
+                    v = r
+                elif kind[f] == 1:
                     v = max(half[f] - r, 0.0)
                 elif kind[f] == 2:
                     v = np.sqrt(opposite)
@@ -556,6 +625,22 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
                 if kind[f] == 0:
                     slope = -0.5 / t
                     bend_i -= dim / t
+                elif kind[f] == 3:
+                    # the panels hold (d log k / dr) / r, and the gradient of r is -log_x(y) / r
+                    slope = _panel_value(panel[f, 1, k], x)
+                    change = _panel_slope(panel[f, 1, k], x) * scale[f, k]
+                    angle = 2 * r / half[f]
+                    bend_i += slope + r * change + (dim - 1) * slope * (angle / np.tanh(angle) if angle > 0 else 1.0)
+                    across = 0.0
+                    for j in range(start[f], last):
+                        pull[j] /= -X[q, last]
+                        across += pull[j] * pull[j]
+                    rise = pull[last] / -X[q, last]
+                    pull[last] = rise + 0.5 * (across + rise * rise)
+                    size = np.sqrt(across + pull[last] * pull[last])
+                    for j in range(start[f], start[f + 1]):
+                        pull[j] *= -slope * r / size if size > 0 else 0.0
+                    continue
                 else:
                     slope = _panel_value(panel[f, 1, k], x)
                     change = _panel_slope(panel[f, 1, k], x) * scale[f, k]  # d slope / dv

@@ -37,8 +37,22 @@ def _wrapped(x, y, period, out=None):
     return d
 
 
+def _hyperbolic_chords(X, Y, half):
+    """Squared chords in the half-space: R^2 |x - y|^2 / (x_z y_z), z the height."""
+    c = sum(_wrapped(X[:, j], Y[j], 0.0) ** 2 for j in range(len(Y)))
+    c *= (0.25 * half * half / X[:, -1])[:, None]
+    c /= Y[-1]
+    return c
+
+
 def _cells(X, Y, c, kind, half, period, pace):
     """Find the cell of each pair and its distance from the middle of the cell; `c` is overwritten."""
+    if kind == 3:
+        w = np.minimum(1.0 + _hyperbolic_chords(X, Y, half) * (4.0 / (half * half)), pace)
+        fraction, octave = np.frexp(w)  # w = fraction 2^octave, 1/2 <= fraction < 1
+        place = 32 * fraction - 16
+        below = np.floor(place)
+        return (16 * (octave - 1) + below).astype(np.intp), place - below - 0.5
     if kind == 2:
         # |x + y|^2 = 2 R^2 + 2 <x, y>: exact to rounding, which is enough where there are cells
         np.matmul(2 * X, Y, out=c)
@@ -71,8 +85,11 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
             c = np.empty(shape) if order or f else work[:shape[0]]
             d = spare[:shape[0]]
             columns = range(start[f], start[f + 1])
+            of = slice(columns.start, columns.stop)
             if is_gauss[f]:
-                for j in columns:
+                if kind[f] == 3:
+                    c[...] = _hyperbolic_chords(X[q, of], Y[of], half[f])
+                for j in columns if kind[f] != 3 else ():
                     _wrapped(X[q, j], Y[j], period[j], d if j > start[f] else c)
                     if j > start[f]:
                         d *= d
@@ -85,7 +102,6 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                 root = p if root is None else root * p
                 local.append(c)
             else:
-                of = slice(columns.start, columns.stop)
                 local.append(_cells(X[q, of], Y[of], c, kind[f], half[f], period[of], pace[f]))
                 e = _panel(cell[f, 0], *local[f])
                 exponent = e if exponent is None else exponent + e
@@ -111,8 +127,24 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                 if slot == 2:
                     laplacian[q] += h.sum(axis=1)
                     continue
+                if kind[f] == 3:
+                    _add_hyperbolic(X[q, start[f]:start[f + 1]], Y[start[f]:start[f + 1]], 0.5 * half[f], h,
+                                    gradient[q, start[f]:start[f + 1]])
+                    continue
                 for j in range(start[f], start[f + 1]):
                     gradient[q, j] += 2 * np.einsum("ij,ij->i", h, _wrapped(X[q, j], Y[j], period[j]))
+
+
+def _add_hyperbolic(X, Y, radius, h, gradient):
+    """Add sum_i h_i grad c_i of a hyperbolic factor; see :func:`rdks._kernels._add_hyperbolic`."""
+    h = h / Y[-1]
+    z = X[:, -1:]
+    up = np.einsum("ij,ij->i", h, (z - Y[-1]) * (z + Y[-1]))
+    for j in range(len(Y) - 1):
+        u = _wrapped(X[:, j], Y[j], 0.0)
+        gradient[:, j] += 2 * radius * np.einsum("ij,ij->i", h, u)
+        up -= np.einsum("ij,ij->i", h, u * u)
+    gradient[:, -1] += radius / X[:, -1] * up
 
 
 def _slope(coefs, which, x):
@@ -137,7 +169,11 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
             dim = start[f + 1] - start[f]
             r = np.sqrt((steps[columns] ** 2).sum(axis=0))
             v = np.zeros_like(r)
-            if kind[f] == 1:
+            if kind[f] == 3:
+                height = X[q, start[f + 1] - 1][:, None]
+                r = half[f] * np.arcsinh(0.5 * r / np.sqrt(height) / np.sqrt(Y[start[f + 1] - 1]))
+                v = r
+            elif kind[f] == 1:
                 v = np.maximum(half[f] - r, 0.0)
             elif kind[f] == 2:
                 v = np.sqrt(sum(np.add.outer(X[q, j], Y[j]) ** 2 for j in range(start[f], start[f + 1])))
@@ -151,6 +187,19 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
             if kind[f] == 0:
                 slope = np.full_like(r, -0.5 / t)
                 bend -= dim / t
+            elif kind[f] == 3:
+                # the panels hold (d log k / dr) / r, and the gradient of r is -log_x(y) / r
+                slope = _panel(panel[f, 1].T, which, x)
+                angle = 2 * r / half[f]
+                bend += slope + r * _slope(panel[f, 1].T, which, x) * scale[f][which]
+                bend += (dim - 1) * slope * np.divide(angle, np.tanh(angle), out=np.ones_like(r), where=angle > 0)
+                steps[columns] /= -height
+                rise = steps[columns][-1]
+                square = (steps[columns] ** 2).sum(axis=0)
+                steps[columns.stop - 1] = rise + 0.5 * square
+                size = np.sqrt((steps[columns] ** 2).sum(axis=0))
+                steps[columns] *= np.divide(-slope * r, size, out=np.zeros_like(r), where=size > 0)
+                continue
             else:
                 slope = _panel(panel[f, 1].T, which, x)
                 change = _slope(panel[f, 1].T, which, x) * scale[f][which]

@@ -5,7 +5,7 @@ import numbers
 
 import numpy as np
 
-from .errors import PointError, UnsupportedError
+from .errors import PointError
 from .manifolds import Manifold, from_name
 
 __all__ = ["as_generator", "as_manifold", "as_points", "as_time", "as_weights", "automatic_manifold"]
@@ -34,9 +34,9 @@ def as_generator(random_state):
 def automatic_manifold(X, layout):
     """Choose a manifold for data, and say why.
 
-    The rule, in order: matrices, (n, k, k), that are all symmetric positive definite ->
-    :class:`SPD`; at least two columns, every row of unit norm to 1e-6 and no one-hot rows -> the
-    sphere; otherwise Euclidean space.
+    The rule, in order: matrices, (n, 3, 3), that are all rotations -> :class:`SO3`; matrices, (n, k, k), that
+    are all symmetric positive definite -> :class:`SPD`; at least two columns, every row of unit norm to 1e-6
+    and no one-hot rows -> the sphere; otherwise Euclidean space.
 
     Parameters
     ----------
@@ -49,12 +49,8 @@ def automatic_manifold(X, layout):
     manifold : Manifold
     reason : str
 
-    Raises
-    ------
-    UnsupportedError
-        If all rows are rotation matrices, (n, 3, 3), for which there is no manifold yet.
     """
-    from .manifolds import SPD, Euclidean, Sphere
+    from .manifolds import SO3, SPD, Euclidean, Sphere
 
     n, p = X.shape
     if len(layout) == 2 and layout[0] == layout[1]:
@@ -62,8 +58,7 @@ def automatic_manifold(X, layout):
         size = max(1.0, np.abs(M).max(initial=0.0))
         gram = np.abs(M @ M.transpose(0, 2, 1) - np.eye(layout[0])).max(initial=0.0)
         if layout[0] == 3 and gram <= 1e-6 and (np.linalg.det(M) > 0).all():
-            raise UnsupportedError(f"all {n} rows are rotation matrices, and rotations are not part of this version. "
-                                   "To treat them as flat arrays pass manifold='euclidean'")
+            return SO3(), f"all {n} matrices are rotations"
         if (np.abs(M - M.transpose(0, 2, 1)).max(initial=0.0) <= 1e-6 * size
                 and (np.linalg.eigvalsh(M)[:, 0] > 0).all()):
             return SPD(layout[0]), f"all {n} matrices are symmetric and positive definite"

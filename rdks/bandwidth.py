@@ -21,6 +21,8 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp, poch
 
+from .manifolds.base import wrap
+
 __all__ = ["RULES", "Selection", "search_range", "select"]
 
 #: Names of the rules, and the one that "auto" stands for.
@@ -29,6 +31,7 @@ AUTO = "lcv"
 
 _GRID = 4.0      # ratio of neighbouring times of the first scan
 _SCAN = 2000     # sources at which the first scan evaluates a criterion, when there are more than twice as many
+_PROBES = 300    # sources whose nearest neighbour is looked for where no tree can
 _XTOL = 0.02     # of log t: one per cent of a bandwidth, which the data never know as well
 _WIDER = 6       # how often a range is extended downwards where the optimum is at its end
 _HIGHER = 2      # and upwards: on a compact space the kernel is uniform by then
@@ -74,15 +77,49 @@ class Selection:
         return np.sqrt(self.times)
 
 
-def _neighbour_distance(manifold, Z):
+def _neighbour_distance(engine):
     """Median distance of a source to its nearest other source."""
+    manifold = engine.manifold
+    if manifold.kernel == "basis":
+        return manifold.neighbour_distance(engine.Z)
+    if manifold.kernel == "pairs" or any(f.hyperbolic for f in manifold.factors()):
+        # the chord is not a Euclidean distance: compare some sources with all
+        rows = _representatives(engine, min(len(engine.Z), _PROBES))
+        nearest = []
+        for i in rows:
+            distance = manifold.dist(np.broadcast_to(engine.Z[i], engine.Z.shape), engine.Z)
+            distance[i] = np.inf
+            nearest.append(distance.min())
+        return float(np.median(nearest))
     from scipy.spatial import cKDTree
 
     box = np.concatenate([np.full(f.width, f.period or 0.0) for f in manifold.factors()])
-    wrapped = manifold.project(Z)
-    tree = cKDTree(wrapped, boxsize=box if box.any() else None)
-    chord = tree.query(wrapped, k=2)[0][:, 1]
-    return float(np.median(chord))
+
+    def wrapped(Z):
+        return np.where(box > 0, wrap(Z, np.where(box > 0, box, 1.0)), Z)
+
+    tree = cKDTree(wrapped(engine.Z), boxsize=box if box.any() else None)
+    nearest = np.full(len(engine.Z), np.inf)
+    for image in manifold.images(engine.Z):
+        chord, which = tree.query(wrapped(image), k=2)
+        own = which[:, 0] == np.arange(len(nearest))  # a source is not its own neighbour, nor are its images
+        nearest = np.minimum(nearest, np.where(own, chord[:, 1], chord[:, 0]))
+    return float(np.median(nearest))
+
+
+def _mean_square(space, Z, w):
+    """Mean squared distance of points of a manifold, or of a factor, from their Karcher mean."""
+    centre = Z[:1]
+    for _ in range(8):  # one step is exact in flat space, and a few are enough for a scale elsewhere
+        centre = space.exp(centre, (w @ space.log(np.broadcast_to(centre, Z.shape), Z))[None])
+    return float(w @ space.dist(np.broadcast_to(centre, Z.shape), Z) ** 2)
+
+
+def _spread(manifold, Z, w):
+    """Mean squared distance from the mean per dimension, the largest of the parts that have no slowest mode."""
+    if manifold.kernel != "factors":
+        return _mean_square(manifold, Z, w) / manifold.dim
+    return max(_mean_square(f, Z[:, s], w) / f.dim for f, s in manifold.pieces() if f.smallest_eigenvalue == 0)
 
 
 def search_range(engine):
@@ -90,7 +127,7 @@ def search_range(engine):
 
     Parameters
     ----------
-    engine : DirectSum
+    engine : DirectSum, PairSum or SpectralSum
         Distinct sources at time 0.
 
     Returns
@@ -105,20 +142,18 @@ def search_range(engine):
     ValueError
         If squares of distances leave the range of floats, or the points differ by rounding only.
     """
-    manifold, Z = engine.manifold, engine.Z
-    low = 0.25 * _neighbour_distance(manifold, Z) ** 2
-    w = engine.share
-    high = 0.0
-    for f, s in manifold.pieces():
-        if f.smallest_eigenvalue > 0:
-            high = max(high, 2 * log(2) / f.smallest_eigenvalue)
-        else:
-            centred = Z[:, s] - w @ Z[:, s]
-            high = max(high, float(w @ np.einsum("ij,ij->i", centred, centred)) / f.dim)
+    manifold = engine.manifold
+    low = 0.25 * _neighbour_distance(engine) ** 2
+    modes = [manifold.smallest_eigenvalue]
+    if manifold.kernel == "factors" and manifold.n_images == 1 and not manifold.has_drift:
+        modes = [f.smallest_eigenvalue for f in manifold.factors()]
+    high = max([2 * log(2) / mode for mode in modes if mode > 0], default=0.0)
+    if min(modes) == 0:
+        high = max(high, _spread(manifold, engine.Z, engine.share))
     if not (1e-280 < low < 1e280 and 1e-280 < high < 1e280):
-        raise ValueError(f"the distances between the {len(Z)} distinct points (a median of {2 * np.sqrt(low):.3g} to "
-                         f"the nearest other, a spread of {np.sqrt(high):.3g}) are beyond the range in which a "
-                         "bandwidth can be chosen: change the unit, or pass a number as bandwidth")
+        raise ValueError(f"the distances between the {len(engine.Z)} distinct points (a median of "
+                         f"{2 * np.sqrt(low):.3g} to the nearest other, a spread of {np.sqrt(high):.3g}) are beyond the "
+                         "range in which a bandwidth can be chosen: change the unit, or pass a number as bandwidth")
     return min(low, high / _GRID**3), high
 
 
@@ -144,8 +179,8 @@ class _Curves:
                              "nothing to predict it from. Pass a number as bandwidth")
         self.s2 = float(self.share @ self.share)
         self.free = float(self.share @ self.others)  # 1 - s2
+        self.known, self.peaks = {}, {}
         self.unit, self.log_unit = unit, self.log_peak(unit)
-        self.known = {}
 
     def sums(self, t):
         """Return the mean leave-one-out log-likelihood and log E_off at time t."""
@@ -161,7 +196,10 @@ class _Curves:
         return self.known[t]
 
     def log_peak(self, t):
-        return sum(float(f.log_kernel(np.zeros(1), t)[0]) for f in self.engine.manifold.factors())
+        """Return the log of sum_i w_i^2 k_t(x_i, x_i) / sum_i w_i^2: of the kernel's peak, where all are alike."""
+        if t not in self.peaks:
+            self.peaks[t] = float(logsumexp(self.engine.log_self(t), b=self.share**2)) - log(self.s2)
+        return self.peaks[t]
 
     def lcv(self, t):
         return -self.sums(t)[0]
@@ -178,14 +216,14 @@ class _Curves:
         return np.exp(min(log_density - self.log_unit, 700.0))
 
 
-def _representatives(engine):
+def _representatives(engine, count):
     """Choose sources for a scan: spread in space, each as often as its weight asks for.
 
     The choice does not depend on the order of the data, as the engine's own order does not.
     """
-    order = np.concatenate([index for _, index, *_ in engine.blocks()])
+    order = engine.compact_order()
     cumulated = np.cumsum(engine.share[order])
-    at = (np.arange(_SCAN) + 0.5) / _SCAN * cumulated[-1]
+    at = (np.arange(count) + 0.5) / count * cumulated[-1]
     return order[np.minimum(np.searchsorted(cumulated, at), len(order) - 1)]
 
 
@@ -260,7 +298,7 @@ def _energy_norms(curves, low, high, most):
 
 def _isj(curves, low, high):
     """Improved Sheather-Jones fixed point on a d-manifold; returns t or None, and the curve."""
-    d = curves.engine.manifold.dim
+    d, trace = curves.engine.manifold.dim, curves.engine.manifold.log_unit
     n = 1.0 / curves.s2
     last = 5 if d <= 2 else 4
     bottom, top = low / _GRID**2, high * _GRID
@@ -269,12 +307,12 @@ def _isj(curves, low, high):
     def log_fixed_point(t):
         norm = log_theta(last, t)
         for s in range(last - 1, 1, -1):
-            noise = log(2 / 3 * (1 + 2 ** (-s - d / 2)) / n) + s * log(2) + log(poch(d / 2, s))
+            noise = log(2 / 3 * (1 + 2 ** (-s - d / 2)) / n) + s * log(2) + log(poch(d / 2, s)) + trace
             stage = (noise - 0.5 * d * log(2 * pi) - norm) * 2 / (d + 2 * s + 2)
             if not np.isfinite(stage):
                 return np.nan
             norm = log_theta(s, np.exp(min(max(stage, log(bottom)), log(top))))
-        return (log(d / n) - 0.5 * d * log(4 * pi) - norm) * 2 / (d + 4)
+        return (log(d / n) + trace - 0.5 * d * log(4 * pi) - norm) * 2 / (d + 4)
 
     def gap(x):
         return x - log_fixed_point(np.exp(x))
@@ -291,8 +329,16 @@ def _rule_of_thumb(engine):
     manifold, d = engine.manifold, engine.manifold.dim
     w = engine.share
     n = 1.0 / float(w @ w)
+    if manifold.kernel == "basis":
+        raise ValueError("bandwidth='rot' needs a mean and distances from it, which a discretised space has not; use "
+                         "'lcv'")
+    if manifold.kernel == "pairs" or manifold.n_images > 1:
+        return _mean_square(manifold, engine.Z, w) / d * (4 / ((d + 2) * n)) ** (2 / (d + 4))
     spread = 0.0
     for f, s in manifold.pieces():
+        if f.hyperbolic:
+            spread += _mean_square(f, engine.Z[:, s], w)
+            continue
         # angles relative to one of the data keep their digits when the data are concentrated
         Z = f.difference(engine.Z[:, s], engine.Z[:1, s])
         if f.period is not None:
@@ -351,6 +397,9 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
     """
     rule = AUTO if rule == "auto" else rule
     n = len(engine.Z)
+    if rule in ("lscv", "isj") and engine.manifold.has_drift:
+        raise ValueError(f"bandwidth={rule!r} estimates squared errors by the symmetry of the heat kernel, which a "
+                         f"process with a drift, {engine.manifold!r}, has not. Use 'lcv', 'rot' or a number")
     if n < 2:
         raise ValueError(
             f"bandwidth={rule!r} needs at least two distinct points of positive weight to choose from, "
@@ -371,7 +420,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
             else:
                 rule, why = "lscv", "; Sheather-Jones has no fixed point here"
         if t is None:
-            scan = _Curves(engine, step, high, _representatives(engine)) if n > 2 * _SCAN else curves
+            scan = _Curves(engine, step, high, _representatives(engine, _SCAN)) if n > 2 * _SCAN else curves
             t, times, values, scan_times, scanned, at_end = _minimise(
                 getattr(scan, rule), getattr(curves, rule), low, high)
             name = "leave-one-out likelihood" if rule == "lcv" else "least-squares cross-validation"

@@ -19,6 +19,7 @@ from joblib import effective_n_jobs
 
 from . import _twins, radial
 from .errors import UnsupportedError
+from .sampling import heat_sample
 
 __all__ = ["DirectSum", "Evaluation", "choose_engine"]
 
@@ -58,7 +59,8 @@ def choose_engine(manifold, n_sources, t):
 
     The rule, in order:
 
-    1. The manifold has factors: ``"direct"``, exact sums over all sources.
+    1. The manifold is known by its eigenfunctions: ``"spectral"``.
+    2. Else: ``"direct"``, sums over all sources.
 
     Parameters
     ----------
@@ -71,10 +73,16 @@ def choose_engine(manifold, n_sources, t):
     name : str
     reason : str
     """
-    dense = radial.table(manifold.factors(), t).is_gauss.all()
+    if manifold.kernel == "basis":
+        return "spectral", f"{manifold!r} is known by its eigenfunctions"
+    if manifold.kernel == "pairs":
+        return "direct", f"sums over {n_sources} sources, the kernel evaluated pair by pair"
+    where = manifold.flow(np.zeros((1, manifold.embed_dim)), t)[1] if manifold.has_drift else t
+    dense = radial.table(manifold.factors(), where).is_gauss.all()
     form = ("a polynomial in the squared chord" if dense
-            else "piecewise polynomials, as the kernel reaches the cut locus")
-    return "direct", f"exact sums over {n_sources} sources, each by {form}"
+            else "piecewise polynomials, as the kernel reaches the cut locus or falls slowly")
+    images = f" and their {manifold.n_images - 1} further images" if manifold.n_images > 1 else ""
+    return "direct", f"exact sums over {n_sources} sources{images}, each by {form}"
 
 
 _spent = 0
@@ -91,8 +99,8 @@ def _kernels(pairs):
     return _kernels
 
 
-class DirectSum:
-    """Exact sums over all sources.
+class Sources:
+    """Weighted sources on a manifold, each with a time: what every engine holds.
 
     Parameters
     ----------
@@ -105,6 +113,61 @@ class DirectSum:
         Time of each source. Sources of equal time are one block of the same sum.
     n_jobs : int, optional
         Number of threads, as in scikit-learn.
+
+    Attributes
+    ----------
+    share : ndarray, shape (n,)
+        Weights divided by their sum.
+    """
+
+    def __init__(self, manifold, Z, weight, time, n_jobs=None):
+        self.manifold = manifold
+        self.Z = np.ascontiguousarray(Z, dtype=float)
+        self.weight = np.ascontiguousarray(weight, dtype=float)
+        self.time = np.broadcast_to(np.asarray(time, dtype=float), self.weight.shape)
+        self.n_jobs = n_jobs
+
+    def merge(self, other):
+        """Return the engine that holds the sources of both."""
+        return type(self)(self.manifold, np.concatenate([self.Z, other.Z]),
+                          np.concatenate([self.weight, other.weight]),
+                          np.concatenate([self.time, other.time]), self.n_jobs)
+
+    def at(self, time):
+        """Return the same sources with another time (a number, or one per source)."""
+        return type(self)(self.manifold, self.Z, self.weight, time, self.n_jobs)
+
+    @property
+    def share(self):
+        """Weights divided by their sum, which may itself be beyond the largest float; shape (n,)."""
+        share = self.weight / self.weight.max()
+        return share / share.sum()
+
+    def compact_order(self):
+        """Return the indices of the sources of positive weight, close ones together where that is known."""
+        return np.flatnonzero(self.weight > 0)
+
+    def sample(self, n_samples, rng):
+        """Draw from the density of the state: a source by weight, and one step of Brownian motion from it.
+
+        Parameters
+        ----------
+        n_samples : int
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        ndarray, shape (n_samples, embed_dim)
+        """
+        which = rng.choice(len(self.Z), size=n_samples, p=self.share)
+        return heat_sample(self.manifold, self.Z[which], self.time[which], rng)
+
+
+class DirectSum(Sources):
+    """Exact sums over all sources, on products of space forms and their quotients.
+
+    Parameters as for :class:`Sources`. Sources of equal time are one block of the same sum; the images of
+    the sources under the group of a quotient are blocks too.
 
     Notes
     -----
@@ -127,48 +190,46 @@ class DirectSum:
     """
 
     def __init__(self, manifold, Z, weight, time, n_jobs=None):
-        self.manifold = manifold
-        self.Z = np.ascontiguousarray(Z, dtype=float)
-        self.weight = np.ascontiguousarray(weight, dtype=float)
-        self.time = np.broadcast_to(np.asarray(time, dtype=float), self.weight.shape)
-        self.n_jobs = n_jobs
-        if not manifold.factors():
-            raise UnsupportedError(f"{manifold!r} has no heat kernel in closed form, which "
-                                   "engine='direct' sums")
+        super().__init__(manifold, Z, weight, time, n_jobs)
+        if manifold.kernel != "factors":
+            raise UnsupportedError(f"{manifold!r} has no heat kernel in closed form, which engine='direct' sums")
         self._blocks = None
 
     def __getstate__(self):
         return {**self.__dict__, "_blocks": None}
 
-    def merge(self, other):
-        """Return the engine that holds the sources of both."""
-        return DirectSum(self.manifold, np.concatenate([self.Z, other.Z]),
-                         np.concatenate([self.weight, other.weight]),
-                         np.concatenate([self.time, other.time]), self.n_jobs)
-
     def at(self, time):
-        """Return the same sources with another time (a number, or one per source)."""
-        new = DirectSum(self.manifold, self.Z, self.weight, time, self.n_jobs)
-        if np.ndim(time) == 0 and self._blocks is not None and len(self._blocks) == 1:
+        new = super().at(time)
+        if np.ndim(time) == 0 and self._blocks is not None and len({block[0] for block in self._blocks}) == 1:
             # one time for all: the blocks differ in nothing but that number
-            new._blocks = [(float(time), *self._blocks[0][1:])]
+            new._blocks = [(float(time), *block[1:]) for block in self._blocks]
         return new
 
-    @property
-    def share(self):
-        """Weights divided by their sum, which may itself be beyond the largest float; shape (n,)."""
-        share = self.weight / self.weight.max()
-        return share / share.sum()
+    def compact_order(self):
+        own = self.blocks()[::self.manifold.n_images]
+        return np.concatenate([index for _, index, *_ in own])
+
+    def log_self(self, t=0.0):
+        """Return the log kernel from each source to itself, its images included, after a further time `t`; (n,)."""
+        times, which = np.unique(self.time, return_inverse=True)
+        out = np.empty(len(self.Z))
+        for b, tau in enumerate(times):
+            rows = which == b
+            if self.manifold.is_homogeneous:
+                out[rows] = self.manifold.log_heat_kernel(self.Z[rows][:1], self.Z[rows][:1], tau + t)[0]
+            else:
+                out[rows] = self.manifold.log_heat_kernel(self.Z[rows], self.Z[rows], tau + t)
+        return out
 
     def blocks(self):
-        """List the sources of equal time.
+        """List the sources of equal time, and their images.
 
         Returns
         -------
         list of tuple
             (time, indices of the sources, sources as columns, normalised weights, middle and half-width
             of the box around each _BOX sources), in an order in which neighbours in space are neighbours in
-            memory.
+            memory; for each time a block by image, the sources themselves first.
         """
         if self._blocks is None:
             share = self.share
@@ -179,19 +240,27 @@ class DirectSum:
                 if not index.size:
                     continue
                 index = index[self._compact(self.Z[index])]
-                Z = self.Z[index]
-                first = np.arange(0, len(Z), _BOX)
-                low, high = np.minimum.reduceat(Z, first).T, np.maximum.reduceat(Z, first).T
-                blocks.append((float(t), index, np.ascontiguousarray(Z.T), share[index],
-                               np.ascontiguousarray(0.5 * (low + high)), np.ascontiguousarray(0.5 * (high - low))))
+                for Z in self.manifold.images(self.Z[index]):
+                    blocks.append((float(t), index, np.ascontiguousarray(Z.T), share[index], *self._boxes(Z)))
             self._blocks = blocks  # complete before another thread can see it
         return self._blocks
 
     @staticmethod
-    def _compact(Z):
+    def _boxes(Z):
+        """Return middle and half-width of the box around each _BOX points."""
+        first = np.arange(0, len(Z), _BOX)
+        low, high = np.minimum.reduceat(Z, first).T, np.maximum.reduceat(Z, first).T
+        return np.ascontiguousarray(0.5 * (low + high)), np.ascontiguousarray(0.5 * (high - low))
+
+    def _compact(self, Z):
         """Order points so that consecutive ones are close."""
         if len(Z) <= _BOX:
             return np.arange(len(Z))
+        if any(f.hyperbolic for f in self.manifold.factors()):
+            Z = Z.copy()
+            for f, s in self.manifold.pieces():
+                if f.hyperbolic:
+                    Z[:, s.stop - 1] = np.log(Z[:, s.stop - 1])
         from scipy.spatial import cKDTree
         return cKDTree(Z, leafsize=_BOX).indices
 
@@ -244,13 +313,17 @@ class DirectSum:
         gradient = np.zeros((nq, self.manifold.embed_dim)) if order else np.zeros((1, 1))
         laplacian = np.zeros(nq) if order else np.zeros(1)
         blocks = []
-        for tau, index, *arrays in self.blocks():
+        for tau, index, Y, w, middle, extent in self.blocks():
+            columns = Y.T
+            moved, time = self.manifold.flow(columns, tau + t)
+            if moved is not columns:  # a drift
+                Y, (middle, extent) = np.ascontiguousarray(moved.T), self._boxes(moved)
             skip = np.full(nq, -1, dtype=np.int64)
             if own is not None:
                 place = np.full(len(self.Z), -1, dtype=np.int64)
                 place[index] = np.arange(index.size)
                 skip = place[own]
-            blocks.append((tau + t, *arrays, skip))
+            blocks.append((time, Y, w, middle, extent, skip))
 
         def part(rows):
             g, lap = (gradient[rows], laplacian[rows]) if order else (gradient, laplacian)
@@ -286,7 +359,7 @@ class DirectSum:
             doubt += height * tb.floor * w.sum()
         with np.errstate(divide="ignore", invalid="ignore"):
             np.log(total, out=log_density)
-            log_density += reference
+            log_density += reference + self.manifold.log_unit
             if order:
                 gradient /= total[:, None]
                 gradient[...] = self.manifold.to_tangent(Z, gradient)
@@ -299,7 +372,7 @@ class DirectSum:
     def _tail(self, kernels, blocks, Z, rows, far, order, log_density, gradient, laplacian):
         """Evaluate the queries `far` by log-sum-exp in every block, and combine the blocks."""
         factors = self.manifold.factors()
-        monotone = len(factors) == 1 or all(f.radius is None for f in factors)
+        monotone = len(factors) == 1 or all(f.scale is None or f.kind == "circle" for f in factors)
         logs, grads, laps = [], [], []
         for time, Y, w, _, _, skip in blocks:
             tail = radial.tail_table(factors, time, order)
@@ -314,10 +387,11 @@ class DirectSum:
             grads.append(g)
             laps.append(lap)
         logs = np.array(logs)
-        log_density[far] = np.logaddexp.reduce(logs, axis=0)
+        total = np.logaddexp.reduce(logs, axis=0)
+        log_density[far] = total + self.manifold.log_unit
         if order:
             with np.errstate(invalid="ignore"):
-                share = np.nan_to_num(np.exp(logs - log_density[far]))
+                share = np.nan_to_num(np.exp(logs - total))
             grads = np.array([self.manifold.to_tangent(Z[far], g) for g in grads])
             gradient[far] = np.einsum("bi,bij->ij", share, grads)
             # Laplacians within the blocks, and the variance of the gradients between them

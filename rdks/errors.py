@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import importlib
 
-__all__ = ["DuplicatesWarning", "MissingDependencyError", "PointError",
+__all__ = ["AccuracyWarning", "DuplicatesWarning", "MissingDependencyError", "PointError",
            "UnsupportedError", "require"]
 
 
@@ -17,6 +17,10 @@ class UnsupportedError(NotImplementedError):
 
 class MissingDependencyError(ImportError):
     """An optional package is needed and is not installed."""
+
+
+class AccuracyWarning(UserWarning):
+    """The heat kernel of this manifold is known approximately only; the message estimates the error."""
 
 
 class DuplicatesWarning(UserWarning):

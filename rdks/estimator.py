@@ -11,10 +11,21 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from . import _validation as validation
 from .bandwidth import RULES, select
 from .engines import DirectSum, choose_engine
-from .errors import DuplicatesWarning, UnsupportedError
-from .sampling import heat_sample
+from .errors import AccuracyWarning, DuplicatesWarning, UnsupportedError
+from .manifolds import Manifold
 
-__all__ = ["RDKSEstimator"]
+__all__ = ["RDKSEstimator", "sources"]
+
+
+def sources(manifold, Z, weight, time, n_jobs=None):
+    """Make the engine that a kind of manifold needs; parameters as for :class:`rdks.engines.Sources`."""
+    if manifold.kernel == "factors":
+        return DirectSum(manifold, Z, weight, time, n_jobs)
+    if manifold.kernel == "pairs":
+        from .pairs import PairSum
+        return PairSum(manifold, Z, weight, time, n_jobs)
+    from .spectral import SpectralSum
+    return SpectralSum(manifold, Z, weight, time, n_jobs)
 
 
 def _number(name, value, *, low, high, expected):
@@ -41,9 +52,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
     ----------
     manifold : Manifold, geomstats space or str
         Where the data live: an object of :mod:`rdks.manifolds`, a geomstats space, a name
-        ("sphere", "torus", "circle", "spd", "euclidean"), or "auto": SPD matrices if X is (n, k, k) and
-        all are, the sphere if every row has unit norm (and none is one-hot), otherwise Euclidean
-        space. ``manifold_reason_`` says why.
+        ("sphere", "torus", "so3", ...; see :func:`rdks.manifolds.from_name`), or "auto": rotations or SPD
+        matrices if X is (n, k, k) and all are, the sphere if every row has unit norm (and none is one-hot),
+        otherwise Euclidean space. ``manifold_reason_`` says why.
     bandwidth : float or str
         Standard deviation h per coordinate of the kernel, in the length unit of the manifold; or a
         rule: "lcv" leave-one-out likelihood, "lscv" least-squares cross-validation, "isj"
@@ -52,9 +63,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         One time for all observations.
     min_bandwidth : float or "auto"
         A rule chooses no bandwidth below this; "auto" leaves the rules free.
-    engine : {"auto", "direct"}
-        How sums over observations are computed; "direct" adds all of them. ``engine_reason_``
-        says what "auto" chose.
+    engine : {"auto", "direct", "spectral"}
+        How sums over observations are computed: "direct" adds all of them, "spectral" (for meshes, graphs and
+        point clouds, in this version) expands in eigenfunctions. ``engine_reason_`` says what "auto" chose.
     rtol : float
         Relative accuracy of the density that an approximate engine must reach.
     check_points : {"raise", "project", "ignore"}
@@ -196,7 +207,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         X, _, _ = self._read(X, reset=False)
         weight = validation.as_weights(sample_weight, len(X))
         Z = validation.as_points(self.manifold_, X, self.check_points)
-        raw = self._raw.merge(DirectSum(self.manifold_, Z, weight, 0.0))
+        raw = self._raw.merge(type(self._raw)(self.manifold_, Z, weight, 0.0))
         self._accept(self._state(self.manifold_, raw.Z, raw.weight, self.n_samples_seen_ + len(X)))
         return self
 
@@ -256,10 +267,10 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             raise ValueError(f"adaptive = {self.adaptive!r}: expected None")
         if not (isinstance(self.min_bandwidth, str) and self.min_bandwidth == "auto"):
             _number("min_bandwidth", self.min_bandwidth, low=0.0, high=1e140, expected="'auto' or a finite number >= 0")
-        if self.engine in ("neighbors", "spectral"):
-            raise UnsupportedError(f"engine={self.engine!r} is not part of this version; use 'auto' or 'direct'")
-        if self.engine not in ("auto", "direct"):
-            raise ValueError(f"engine = {self.engine!r}: expected 'auto' or 'direct'")
+        if self.engine == "neighbors":
+            raise UnsupportedError("engine='neighbors' is not part of this version; use 'auto'")
+        if self.engine not in ("auto", "direct", "spectral"):
+            raise ValueError(f"engine = {self.engine!r}: expected 'auto', 'direct' or 'spectral'")
         _number("rtol", self.rtol, low=1e-300, high=1 - 1e-9, expected="a number between 0 and 1")
         if self.n_jobs is not None and (not isinstance(self.n_jobs, numbers.Integral) or self.n_jobs == 0):
             raise ValueError(f"n_jobs = {self.n_jobs!r}: expected None or an integer that is not 0")
@@ -274,6 +285,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, name):
                     setattr(probe, name, getattr(self, name))
+        if type(X).__module__.startswith("scipy.spatial.transform"):
+            X = self.manifold.read(X) if isinstance(self.manifold, Manifold) else X.as_matrix()
         layout = None
         shape = getattr(X, "shape", None)
         if shape is None and isinstance(X, (list, tuple)):
@@ -288,24 +301,30 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
     def _state(self, manifold, Z, weight, seen):
         """Compute the fitted attributes for all data; nothing is assigned here."""
         used = weight > 0
-        raw = DirectSum(manifold, Z[used], weight[used], 0.0, self.n_jobs)
+        raw = sources(manifold, Z[used], weight[used], 0.0, self.n_jobs)
         selection = None
-        sources = raw
+        distinct = raw
         if isinstance(self.bandwidth, str):
-            sources = self._distinct(raw)
+            distinct = self._distinct(raw)
             low = 0.0 if self.min_bandwidth == "auto" else float(self.min_bandwidth)
-            selection = select(sources, self.bandwidth, min_bandwidth=low, verbose=self.verbose)
+            selection = select(distinct, self.bandwidth, min_bandwidth=low, verbose=self.verbose)
             if selection.warning:
                 warnings.warn(selection.warning, UserWarning, stacklevel=3)
             h = selection.bandwidth
         else:
             h = float(self.bandwidth)
-        name, reason = choose_engine(manifold, len(sources.Z), h * h)
+        name, reason = choose_engine(manifold, len(distinct.Z), h * h)
         if self.engine != "auto":
-            name, reason = self.engine, "given; " + reason
+            if self.engine != name:
+                raise UnsupportedError(f"engine={self.engine!r} cannot serve {manifold!r} in this version; use "
+                                       f"{name!r} or 'auto'")
+            reason = "given; " + reason
+        if manifold.exactness == "asymptotic":
+            warnings.warn(f"the heat kernel of {manifold!r} is a small-time approximation. "
+                          f"{manifold.error_report(Z, h * h)}", AccuracyWarning, stacklevel=3)
         return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "engine_": name,
                 "engine_reason_": reason, "n_samples_seen_": seen, "min_time_": 0.0, "_raw": raw,
-                "_sum": sources.at(h * h)}
+                "_sum": distinct.at(h * h)}
 
     @staticmethod
     def _distinct(raw):
@@ -320,7 +339,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                 "are merged into weights before a bandwidth is chosen. Mind likelihoods: a held-out copy of a "
                 "training row rewards ever smaller bandwidths without bound", DuplicatesWarning, stacklevel=4)
         weight = np.bincount(which.ravel(), weights=raw.weight, minlength=len(Z))
-        return DirectSum(raw.manifold, Z, weight, 0.0, raw.n_jobs)
+        return type(raw)(raw.manifold, Z, weight, 0.0, raw.n_jobs)
 
     def _accept(self, state):
         self.__dict__.update(state)
@@ -382,11 +401,11 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         -------
         ndarray, shape of X
             Riemannian gradients, tangent vectors in the layout of the points; in latitude and
-            longitude (north, east) per unit length.
+            longitude (north, east) per unit length. The manifold says what they are in its other charts.
         """
         X, Z, layout = self._query(X)
         gradient = self._sum.evaluate(Z, validation.as_time(t), 1, self.n_jobs).gradient
-        V = self.manifold_.push_tangent(X.reshape(len(X), *self.manifold_.point_shape), gradient)
+        V = self.manifold_.push_gradient(X.reshape(len(X), *self.manifold_.point_shape), gradient)
         return V.reshape(len(X), *layout)
 
     def score_divergence(self, X, t=None):
@@ -435,8 +454,5 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             raise ValueError(f"method = {method!r}: expected 'direct'")
         if n_steps is not None:
             raise ValueError(f"n_steps = {n_steps!r}: method='direct' draws exactly, without steps; leave it out")
-        rng = validation.as_generator(random_state)
-        state = self._sum
-        which = rng.choice(len(state.Z), size=n_samples, p=state.share)
-        Z = heat_sample(self.manifold_, state.Z[which], state.time[which], rng)
+        Z = self._sum.sample(n_samples, validation.as_generator(random_state))
         return self.manifold_.unembed(Z).reshape(n_samples, *self._layout)

@@ -10,16 +10,20 @@ polynomials, in one of two forms.
     :math:`e^{-60}` of its peak; beyond the cut that value is used. It gives the 128th root of
     k / k(0), which needs no exponential: a polynomial of degree 11 (or 19, when t is larger)
     resolves the root to the last digit, and seven squarings undo it at the price of two digits.
-    This is the fast form. It exists when t is small (about t < 0.03 on the unit sphere).
+    This is the fast form. It exists when t is small (about t < 0.03 on the unit sphere) and, over the
+    whole of a compact factor and cutting nothing, when t is large (about t > 0.5).
 ``cells``
     Polynomials of degree 7 on equal cells of the distance from the cut locus, :math:`v=|x+y|` on a
     sphere and L/2 - |x-y| on a circle, over the whole manifold. Near the cut locus several
     geodesics compete and the log kernel bends within a layer of width t/pi: the cells resolve
-    that layer. Used in the dense sums when t is large.
+    that layer. In hyperbolic space, which has no cut locus, the cells are sixteen equal parts of each octave
+    of 1 + c/R^2, up to where the kernel has fallen to :math:`e^{-60}` of its peak: equal steps in the
+    distance, nearly, that the bits of a number give without a logarithm. Used in the dense sums between.
 
-In the tail, where a sum is smaller than the cut of the ``gauss`` form, another table serves at every
+In the tail, where a sum is smaller than the cut of a dense form, another table serves at every
 t: panels in the same variable, geometrically fine at the cut locus, of log k + r^2/2t, the Gaussian
-exponent left out so that nothing underflows.
+exponent left out so that nothing underflows. In hyperbolic space the panels are in the distance, and hold
+the slope as (d log k / dr) / r, which does not underflow as that in c does.
 
 All are fitted at Chebyshev nodes to the exact functions of :class:`SpaceForm`, so their
 error is measured from the decay of the coefficients and is below ``ERROR``.
@@ -47,7 +51,11 @@ ROOT = 128
 _GAUSS = (12, 20)  # coefficients of the gauss form: the fewest that resolve it
 _PANEL = 16   # coefficients of a panel
 _CELL = 8     # coefficients of a cell
-LINE, CIRCLE, SPHERE = 0, 1, 2
+KINDS = {"line": 0, "circle": 1, "sphere": 2, "hyperbolic": 3}
+#: Cells of an octave of 1 + c/R^2 in hyperbolic space; the kernels know it too.
+OCTAVE = 16
+#: Largest distance in hyperbolic space, in radii of curvature: beyond it sinh r leaves the range of floats.
+FARTHEST = 690.0
 
 
 def _chebyshev_to_powers(count, shift):
@@ -84,15 +92,16 @@ class KernelTable:
     period : float64 (m,)
         Period of each column, 0 where there is none.
     kind : int64 (F,)
-        0 flat, 1 circle, 2 sphere.
+        0 flat, 1 circle, 2 sphere, 3 hyperbolic.
     half : float64 (F,)
-        Distance from the cut locus at c = 0: half the period, or the diameter 2R.
+        Distance from the cut locus at c = 0: half the period, or the diameter 2R, also where R is the radius of
+        curvature of a hyperbolic factor.
     is_gauss : int64 (F,)
     cut, poly : float64 (F,), (F, 3, 20)
         The ``gauss`` form: power coefficients in min(c / cut, 1) of the root, slope, ratio.
     pace, cell : float64 (F,), (F, 3, 8, N)
-        The ``cells`` form: cells per unit of v, and power coefficients in the distance from the middle
-        of a cell, in cells.
+        The ``cells`` form: cells per unit of v (the largest 1 + c/R^2 of a hyperbolic factor), and power
+        coefficients in the distance from the middle of a cell, in cells.
     log_peak : float
         log k_t(x, x).
     floor : float
@@ -144,23 +153,35 @@ class TailTable:
                 self.scale, self.panel)
 
 
-def _kind(factor):
+def _half(factor):
+    """What the kernels call `half`; see :class:`KernelTable`."""
     if factor.radius is not None:
-        return SPHERE, 2 * factor.radius
-    return (LINE, 0.0) if factor.period is None else (CIRCLE, 0.5 * factor.period)
+        return 2 * factor.radius
+    return 0.0 if factor.period is None else 0.5 * factor.period
 
 
 def _distance_from_chord(factor, c):
-    """Distance for a squared chord; not accurate near a sphere's antipode, where it is not used."""
+    """Distance for a squared chord; at a sphere's antipode as accurate as the chord, not more."""
     r = np.sqrt(c)
-    return r if factor.radius is None else 2 * factor.radius * np.arcsin(
-        np.minimum(r / (2 * factor.radius), 1.0))
+    if factor.kind == "sphere":
+        return 2 * factor.radius * np.arcsin(np.minimum(r / (2 * factor.radius), 1.0))
+    return 2 * factor.radius * np.arcsinh(r / (2 * factor.radius)) if factor.hyperbolic else r
 
 
-def _distance_from_cut(factor, v):
-    """Distance from the distance to the cut locus."""
+def _chord_from_distance(factor, r):
+    """Squared chord for a distance."""
     if factor.radius is None:
+        return r * r
+    arm = np.sinh if factor.hyperbolic else np.sin
+    return (2 * factor.radius * arm(r / (2 * factor.radius))) ** 2
+
+
+def _distance_from_variable(factor, v):
+    """Distance from the variable of the panels: the distance to the cut locus, or that itself."""
+    if factor.kind == "circle":
         return 0.5 * factor.period - v
+    if factor.kind == "hyperbolic":
+        return v
     R = factor.radius
     return 2 * R * np.arccos(np.clip(v / (2 * R), 0.0, 1.0))
 
@@ -171,8 +192,14 @@ def _slots(factor, r, t, order, gaussian):
     first = log_k - r * r / (2 * t) if gaussian else log_k
     if order == 0:
         return [first]
-    slopes = factor.slopes(r, t)
-    return [first, *slopes] if gaussian else [first, slopes[0]]
+    slope, ratio = factor.slopes(r, t)
+    if gaussian:
+        return [first, slope, ratio]
+    if factor.hyperbolic:
+        # dc/dr = 2 R sinh(r/R)
+        x = r / factor.radius
+        slope = slope * 2 * np.divide(np.sinh(x), x, out=np.ones_like(x), where=x > 0)
+    return [first, slope]
 
 
 def _resolved(cheb, bound):
@@ -183,15 +210,16 @@ def _resolved(cheb, bound):
 def _gauss_form(factor, t, order, peak):
     """Fit the ``gauss`` form: (cut, coefficients, value at the cut), or None if not resolved."""
     reach = factor.reach
-    if np.isinf(reach):
-        cut = 2 * DEPTH * t
-    else:
-        # log k >= peak - DEPTH - spread of the correction; a little more depth costs nothing
-        r = np.sqrt(2 * t * (DEPTH + 0.5 * factor.dim))
-        if r > 0.75 * reach:
-            return None
-        cut = r * r if factor.radius is None else (
-            2 * factor.radius * np.sin(r / (2 * factor.radius))) ** 2
+    # On a sphere log k >= peak - r^2/2t, elsewhere it is less; a little more depth costs nothing.
+    r = np.sqrt(2 * t * (DEPTH + 0.5 * factor.dim)) if factor.kind != "line" else np.sqrt(2 * t * DEPTH)
+    whole = r > 0.75 * reach
+    if whole:
+        r = reach
+    elif factor.hyperbolic and r > 4 * factor.radius:
+        return None
+    cut = _chord_from_distance(factor, r)
+    if whole:
+        cut *= 1 + 1e-9  # no chord is beyond it, whatever its rounding
     for fit in _GAUSS_FITS:
         nodes, to_cheb, to_powers = fit
         r = _distance_from_chord(factor, 0.5 * cut * (1 + nodes))
@@ -209,7 +237,7 @@ def _gauss_form(factor, t, order, peak):
     poly = np.zeros((3, _GAUSS[-1]))
     poly[:len(values), :len(nodes)] = (to_powers @ cheb).T
     poly[0, 0] = 1.0  # exact: the kernel at distance zero is its peak
-    return cut, poly, float(poly[0].sum()) ** ROOT
+    return cut, poly, 0.0 if whole else float(poly[0].sum()) ** ROOT
 
 
 def _panels(factor, t, order, gaussian, shift=0.0):
@@ -220,9 +248,12 @@ def _panels(factor, t, order, gaussian, shift=0.0):
         coef = np.zeros((3, 1, _PANEL))
         coef[0, 0, 0] = value
         return zero, zero, np.ones(1), coef
-    half = _kind(factor)[1]
     unit = factor.scale
-    layer = min(0.5 * t / unit, 0.25 * half)
+    if factor.hyperbolic:
+        half, layer = FARTHEST * unit, 0.5 * unit
+    else:
+        half = _half(factor)
+        layer = min(0.5 * t / unit, 0.25 * half)
     # The rounding of a distance is magnified at the cut locus, where slopes are of the order of
     # pi unit / t: that noise must not be taken for structure.
     noise = max(SLOPE_ERROR, 1e-15 * unit**2 / t)
@@ -234,7 +265,7 @@ def _panels(factor, t, order, gaussian, shift=0.0):
         low, high = todo.T
         mid, width = 0.5 * (low + high), 0.5 * (high - low)
         v = mid[:, None] + width[:, None] * _PANEL_NODES
-        r = _distance_from_cut(factor, v)
+        r = _distance_from_variable(factor, v)
         values = _slots(factor, r, t, order, gaussian)
         values[0] = values[0] - shift
         exponent = (r * r).max(axis=-1) / (2 * t)
@@ -266,10 +297,42 @@ def _panels(factor, t, order, gaussian, shift=0.0):
             np.ascontiguousarray(coefs))
 
 
+def _octave_cells(factor, t, order, peak):
+    """Fit the cells of a hyperbolic factor; returns the largest 1 + c/R^2, (3, 8, N) coefficients, the last value."""
+    R = factor.radius
+    low, high = 0.0, FARTHEST * R
+
+    def depth(r):
+        return peak - (float(factor.log_kernel(np.array([r]), t)[0]) - r * r / (2 * t))
+
+    if depth(high) < DEPTH:
+        raise ValueError(f"t = {t:.3g} spreads heat in hyperbolic space of radius {R:.3g} beyond {FARTHEST:g} radii, "
+                         "where distances leave the range of floats")
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if depth(middle) < DEPTH else (low, middle)
+    octaves = np.log2(1 + _chord_from_distance(factor, high) / R**2)
+    count = OCTAVE * int(octaves) + int(OCTAVE * (2.0 ** (octaves % 1) - 1)) + 1
+    cell = np.arange(count)
+    inside = (cell % OCTAVE)[:, None] + 0.5 + 0.5 * _CELL_NODES
+    c = R**2 * (2.0 ** (cell // OCTAVE)[:, None] * (1 + inside / OCTAVE) - 1)
+    values = _slots(factor, _distance_from_chord(factor, c), t, order, True)
+    values[0] = values[0] - peak
+    out = np.zeros((3, _CELL, count))
+    powers = (_CELL_POWERS @ _CELL_CHEB) * (2.0 ** np.arange(_CELL))[:, None]
+    for slot, value in enumerate(values):
+        out[slot] = powers @ value.T
+    # the largest number below the end of the last cell
+    top = float(np.nextafter(2.0 ** (count // OCTAVE) * (1 + (count % OCTAVE) / OCTAVE), 0.0))
+    return top, out, float(np.exp(out[0, :, -1] @ 0.5 ** np.arange(_CELL)))
+
+
 def _cells(factor, t, order, peak):
-    """Resample the panels on equal cells; returns cells per unit of v and (3, 8, N) coefficients."""
+    """Resample the panels on equal cells; returns cells per unit of v, (3, 8, N) coefficients, what is cut off."""
+    if factor.hyperbolic:
+        return _octave_cells(factor, t, order, peak)
     edge, mid, scale, coef = _panels(factor, t, order, True, peak)
-    half = _kind(factor)[1]
+    half = _half(factor)
     unit = factor.scale
     # The log kernel is singular at imaginary v, nearest on the circle, at v = i t/2 (t in units of the
     # squared size). A cell of width h then has the error (h/t)^8 / 1000, measured; it may be 1e-13
@@ -289,7 +352,7 @@ def _cells(factor, t, order, peak):
             value *= x
             value += table[k][which]
         out[slot] = powers @ value.T
-    return count / half, out
+    return count / half, out, 0.0
 
 
 def _stack_panels(forms):
@@ -308,9 +371,8 @@ def _stack_panels(forms):
 def _layout(factors):
     start = np.concatenate([[0], np.cumsum([f.width for f in factors])]).astype(np.int64)
     period = np.concatenate([np.full(f.width, f.period or 0.0) for f in factors])
-    kinds = [_kind(f) for f in factors]
-    return (start, period, np.array([k for k, _ in kinds], dtype=np.int64),
-            np.array([h for _, h in kinds]))
+    return (start, period, np.array([KINDS[f.kind] for f in factors], dtype=np.int64),
+            np.array([_half(f) for f in factors]))
 
 
 @lru_cache(maxsize=512)
@@ -344,7 +406,7 @@ def table(factors, t, order=0):
         if c:
             cell[f, ..., :c[1].shape[-1]] = c[1]
     return KernelTable(*_layout(factors), is_gauss, cut, poly, pace, cell, log_peak=peak,
-                       floor=max([g[2] for g in gauss if g], default=1e-300))
+                       floor=max([1e-300, *(g[2] for g in gauss if g), *(c[2] for c in cells if c)]))
 
 
 @lru_cache(maxsize=512)
@@ -360,25 +422,25 @@ def tail_table(factors, t, order=0):
     panels = [_panels(factor, t, order, False) for factor in factors]
     spread = 0.0
     for factor, form in zip(factors, panels, strict=True):
-        if factor.reach < np.inf:
+        if factor.reach < np.inf:  # elsewhere log k + r^2/2t does not increase with r
             values = form[3][0] @ np.vander([-1.0, 0.0, 1.0], _PANEL, increasing=True).T
             spread += float(np.ptp(values))
     return TailTable(*_layout(factors), *_stack_panels(panels), spread=spread)
 
 
 class RadialLaw:
-    r"""The distance that Brownian motion on a sphere travels, as a map from that in flat space.
+    r"""The distance that Brownian motion in a curved factor travels, as a map from that in flat space.
 
     In :math:`R^d` the distance after time t is :math:`\rho=\sqrt t\,|\xi|`, :math:`\xi` standard
-    normal. On the sphere it has the density :math:`p_t(r)A(r)`, A the area of the geodesic
-    sphere. The increasing map T with :math:`F_{sphere}(T(\rho))=F_{flat}(\rho)` is smooth and close
+    normal. On a sphere and in hyperbolic space it has the density :math:`p_t(r)A(r)`, A the area of the geodesic
+    sphere. The increasing map T with :math:`F_{curved}(T(\rho))=F_{flat}(\rho)` is smooth and close
     to the identity for small t, so it is tabulated and interpolated, not the distribution
     function itself: the direction and length of one normal vector give an exact step.
 
     Parameters
     ----------
     factor : SpaceForm
-        A sphere.
+        A sphere, or a hyperbolic space.
     t : float
         Time.
 
@@ -403,7 +465,10 @@ class RadialLaw:
         from scipy.stats import chi
 
         unit = self._unit = float(np.sqrt(t))
-        far = min(factor.reach / unit, np.sqrt(factor.dim) + 11.0)
+        far = np.sqrt(factor.dim) + 11.0
+        if factor.hyperbolic:  # where heat drifts away, at a speed of (d - 1) / 2R
+            far += 0.5 * (factor.dim - 1) * unit / factor.radius
+        far = min(factor.reach / unit, far)
         edges = np.linspace(0.0, far, self._PANELS + 1)
         nodes, weights = np.polynomial.legendre.leggauss(16)
         width = 0.5 * np.diff(edges)
@@ -442,7 +507,7 @@ class RadialLaw:
         self._last = low[-1]
 
     def __call__(self, rho):
-        """Map flat distances to distances on the sphere; shape of `rho`."""
+        """Map flat distances to distances in the factor; shape of `rho`."""
         low, high = self._ends
         x = np.asarray(rho) / self._unit
         s = np.where(x < low, x * self._first, self._spline(np.clip(x, low, high)))
@@ -451,5 +516,5 @@ class RadialLaw:
 
 @lru_cache(maxsize=256)
 def radial_law(factor, t):
-    """Return the (cached) :class:`RadialLaw` of a sphere at a time."""
+    """Return the (cached) :class:`RadialLaw` of a factor at a time."""
     return RadialLaw(factor, t)

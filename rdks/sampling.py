@@ -27,8 +27,9 @@ def heat_sample(manifold, Z, t, rng):
 
     Notes
     -----
-    Flat factors: a normal vector of variance t. Spheres: the direction of a normal tangent
-    vector, its length mapped by :class:`rdks.radial.RadialLaw`. No discretisation in time.
+    Flat factors: a normal vector of variance t. Spheres and hyperbolic spaces: the direction of a normal
+    tangent vector, its length mapped by :class:`rdks.radial.RadialLaw`. No discretisation in time. On a quotient, a
+    step of the covering space. Manifolds whose kernel is not a product of these bring a step of their own.
 
     Examples
     --------
@@ -41,12 +42,18 @@ def heat_sample(manifold, Z, t, rng):
     True
     """
     Z = np.asarray(Z, dtype=float)
-    times, which = np.unique(np.broadcast_to(t, len(Z)), return_inverse=True)
+    if manifold.kernel != "factors":
+        return manifold.heat_sample(Z, t, rng)
+    times, which = np.unique(np.broadcast_to(np.asarray(t, dtype=float), len(Z)), return_inverse=True)
+    if manifold.has_drift:
+        Z = Z.copy()
+        for b, time in enumerate(times):
+            Z[which == b], times[b] = manifold.flow(Z[which == b], float(time))
     out = np.empty_like(Z)
     for f, s in manifold.pieces():
         V = f.to_tangent(Z[:, s], rng.standard_normal((len(Z), f.width)))
         V *= np.sqrt(times)[which][:, None]
-        if f.radius is not None:
+        if f.kind in ("sphere", "hyperbolic"):
             length = np.sqrt(np.einsum("ij,ij->i", V, V))
             stretched = np.empty_like(length)
             for b, time in enumerate(times):

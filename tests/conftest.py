@@ -6,7 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rdks.manifolds import SPD, Circle, Euclidean, Manifold, Product, Sphere, Torus
+from rdks.manifolds import (
+    SO3,
+    SPD,
+    SU2,
+    Box,
+    Circle,
+    Euclidean,
+    Hyperbolic,
+    Manifold,
+    OrnsteinUhlenbeck,
+    Product,
+    ProjectiveSpace,
+    Quotient,
+    Sphere,
+    Torus,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,23 @@ MANIFOLDS = [
     SPD(3),
     Product(SPD(2), Torus(2)),
     UserProduct((Euclidean(2), Sphere(3, radius=2.0))),
+    Hyperbolic(2),
+    Hyperbolic(2, coords="half_space", radius=100.0),
+    Hyperbolic(3, coords="ball", radius=2.0),
+    Hyperbolic(5),
+    SO3(),
+    SO3(coords="rotvec"),
+    SO3(coords="quaternion", symmetry="222"),
+    SU2(),
+    ProjectiveSpace(2),
+    ProjectiveSpace(3),
+    Quotient(Sphere(2, coords="latlon_deg"), [np.eye(3), np.diag([1.0, 1.0, -1.0])]),
+    Box([(-1.0, 2.0)]),
+    Box([(0.0, 1.0), (0.0, 2.0)]),
+    OrnsteinUhlenbeck(1),
+    OrnsteinUhlenbeck(3),
+    Product(SO3(), Euclidean(3), times=(1.0, 0.25)),
+    Product(Hyperbolic(2), Box([(0.0, 1.0)])),
 ]
 
 

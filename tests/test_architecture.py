@@ -8,8 +8,8 @@ ROOT = Path(rdks.__file__).parent
 
 # lowest first; a module may import modules of lower rank, at any depth
 RANK = {"errors": -1, "heat": 0, "_kernels": 0, "_twins": 0, "manifolds": 1, "radial": 2, "_validation": 2,
-        "engines": 3, "sampling": 3, "bandwidth": 4, "estimator": 5, "__init__": 6, "datasets": 7, "plotting": 7,
-        "testing": 7, "demo": 8, "__main__": 9}
+        "sampling": 3, "engines": 4, "pairs": 5, "spectral": 5, "bandwidth": 6, "estimator": 7, "__init__": 8,
+        "datasets": 9, "plotting": 9, "_discrete_checks": 9, "testing": 10, "demo": 11, "__main__": 12}
 ONLY_IN = {"numba": {"_kernels"}, "llvmlite": {"_kernels"}, "geomstats": {"manifolds._geomstats"}}
 NEVER_AT_TOP = {"numba", "geomstats", "matplotlib", "pandas", "airportsdata", "torch", "dask", "tqdm"}
 

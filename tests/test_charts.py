@@ -12,7 +12,22 @@ import pytest
 from rdks import RDKSEstimator
 from rdks.errors import DuplicatesWarning, PointError, UnsupportedError
 from rdks.heat import log_sphere, log_sphere_area, sphere_levels, sphere_slopes
-from rdks.manifolds import SPD, Circle, Euclidean, Product, SpaceForm, Sphere, Torus, from_name
+from rdks.manifolds import (
+    SO3,
+    SPD,
+    SU2,
+    Box,
+    Circle,
+    Euclidean,
+    Hyperbolic,
+    OrnsteinUhlenbeck,
+    Product,
+    ProjectiveSpace,
+    SpaceForm,
+    Sphere,
+    Torus,
+    from_name,
+)
 from rdks.radial import RadialLaw
 from rdks.sampling import heat_sample
 
@@ -174,10 +189,20 @@ def test_a_circle_is_a_value():
 # --------------------------------------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("name", ["so3", "su2", "hyperbolic", "box", "projective", "ornstein_uhlenbeck"])
-def test_manifolds_to_come_are_not_unknown(name):
-    with pytest.raises(UnsupportedError, match=f"manifold='{name}' is not part of this version"):
-        from_name(name, 3)
+@pytest.mark.parametrize("name, columns, expected", [
+    ("box", 2, Box([(0, 1), (0, 1)])), ("hyperbolic", 4, Hyperbolic(3)), ("ornstein_uhlenbeck", 3, OrnsteinUhlenbeck(3)),
+    ("projective", 3, ProjectiveSpace(2)), ("so3", 9, SO3()), ("so3", 4, SO3(coords="quaternion")),
+    ("so3", 3, SO3(coords="rotvec")), ("su2", 4, SU2()), ("torus", 2, Torus(2)), ("spd", 9, SPD(3))])
+def test_names_take_their_dimension_from_the_columns(name, columns, expected):
+    assert from_name(name, columns) == expected
+
+
+@pytest.mark.parametrize("name, columns, match", [
+    ("so3", 5, "expected 9"), ("su2", 3, "expected 4"), ("hyperbolic", 2, "at least 3 numbers"),
+    ("projective", 1, "at least 2 numbers"), ("spd", 5, "square matrix")])
+def test_names_refuse_columns_that_no_such_manifold_has(name, columns, match):
+    with pytest.raises(ValueError, match=match):
+        from_name(name, columns)
 
 
 def test_unknown_names_stay_errors_of_value():
@@ -187,7 +212,7 @@ def test_unknown_names_stay_errors_of_value():
 
 def test_a_sphere_needs_two_columns():
     for call in (lambda: from_name("sphere", 1), lambda: RDKSEstimator("sphere", bandwidth=0.5).fit([[1.0]])):
-        with pytest.raises(ValueError, match=r"X has 1 column \(n_features = 1\).*at least 2 columns"):
+        with pytest.raises(ValueError, match=r"X has 1 column \(n_features = 1\).*at least 2 numbers"):
             call()
     assert from_name("sphere", 2) == Sphere(1)
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from math import isqrt
 
-from ..errors import UnsupportedError
 from ._geomstats import load_geomstats
 from .base import Manifold, SpaceForm
+from .box import Box
 from .euclidean import Euclidean
+from .hyperbolic import Hyperbolic
+from .ornstein_uhlenbeck import OrnsteinUhlenbeck
 from .product import Product
+from .quotient import ProjectiveSpace, Quotient
+from .rotations import SO3, SU2
 from .spd import SPD
 from .sphere import Sphere
 from .torus import Circle, Torus
 
-__all__ = ["SPD", "Circle", "Euclidean", "Manifold", "Product", "SpaceForm", "Sphere", "Torus", "from_name",
-           "load_geomstats"]
+__all__ = ["SO3", "SPD", "SU2", "Box", "Circle", "Euclidean", "Hyperbolic", "Manifold", "OrnsteinUhlenbeck", "Product",
+           "ProjectiveSpace", "Quotient", "SpaceForm", "Sphere", "Torus", "from_name", "load_geomstats"]
 
 
 def _spd(p):
@@ -28,23 +32,45 @@ def _spd(p):
     return SPD(n)
 
 
-def _sphere(p):
-    if p < 2:
-        raise ValueError(f"manifold = 'sphere': X has {p} column (n_features = {p}), but a sphere needs at least "
-                         "2 columns, the coordinates of a vector; for angles use 'circle'")
-    return Sphere(p - 1)
+def _so3(p):
+    charts = {9: "matrix", 4: "quaternion", 3: "rotvec"}
+    if p not in charts:
+        raise ValueError(f"manifold = 'so3': X has {p} columns (n_features = {p}), expected 9 (rotation matrices), 4 "
+                         "(quaternions, scalar last) or 3 (rotation vectors)")
+    return SO3(coords=charts[p])
+
+
+def _su2(p):
+    if p != 4:
+        raise ValueError(f"manifold = 'su2': X has {p} columns (n_features = {p}), expected 4, a unit quaternion")
+    return SU2()
+
+
+def _vectors(name, make, least):
+    """Make manifolds whose points have one number more than dimensions."""
+    def of_columns(p):
+        if p < least + 1:
+            plural = "column" if p == 1 else "columns"
+            hint = "; for angles use 'circle'" if name == "sphere" else ""
+            raise ValueError(f"manifold = {name!r}: X has {p} {plural} (n_features = {p}), but its points are written "
+                             f"with at least {least + 1} numbers{hint}")
+        return make(p - 1)
+    return of_columns
 
 
 _NAMES = {
+    "box": lambda p: Box([(0.0, 1.0)] * p),
     "circle": lambda p: Circle(),
     "euclidean": Euclidean,
+    "hyperbolic": _vectors("hyperbolic", Hyperbolic, 2),
+    "ornstein_uhlenbeck": OrnsteinUhlenbeck,
+    "projective": _vectors("projective", ProjectiveSpace, 1),
+    "so3": _so3,
     "spd": _spd,
-    "sphere": _sphere,
+    "sphere": _vectors("sphere", Sphere, 1),
+    "su2": _su2,
     "torus": Torus,
 }
-
-# names kept for manifolds to come
-_PLANNED = ("box", "hyperbolic", "ornstein_uhlenbeck", "projective", "so3", "su2")
 
 
 def from_name(name, n_features):
@@ -52,7 +78,10 @@ def from_name(name, n_features):
 
     Parameters
     ----------
-    name : {"circle", "euclidean", "spd", "sphere", "torus"}
+    name : {"box", "circle", "euclidean", "hyperbolic", "ornstein_uhlenbeck", "projective", "so3", "spd", "sphere", \
+            "su2", "torus"}
+        "box" is the unit cube, whatever the range of the data; "hyperbolic" the hyperboloid; "so3" matrices,
+        quaternions or rotation vectors by the number of columns.
     n_features : int
         Numbers per row of the data.
 
@@ -60,8 +89,6 @@ def from_name(name, n_features):
     ------
     ValueError
         For an unknown name, or a number of features that no such manifold has.
-    UnsupportedError
-        For the name of a manifold that this version does not have.
 
     Examples
     --------
@@ -69,8 +96,6 @@ def from_name(name, n_features):
     >>> from_name("sphere", 3)
     Sphere(dim=2, coords='extrinsic', radius=1.0)
     """
-    if name in _PLANNED:
-        raise UnsupportedError(f"manifold={name!r} is not part of this version, which has {sorted(_NAMES)}")
     try:
         make = _NAMES[name]
     except KeyError:

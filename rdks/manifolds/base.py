@@ -2,23 +2,38 @@ r"""Manifolds as products of space forms.
 
 Half a page that explains every trick of the package
 -----------------------------------------------------
-A **space form** is a complete space of constant curvature: :math:`R^d`, a circle, a sphere.
-Its isometries carry any pair of points to any other pair at the same distance, so its heat
-kernel depends on the distance alone. All spaces here are products of space forms (the
+A **space form** is a complete space of constant curvature: :math:`R^d`, a circle, a sphere,
+hyperbolic space. Its isometries carry any pair of points to any other pair at the same distance, so
+its heat kernel depends on the distance alone. Most spaces here are products of space forms (the
 *factors*), written in coordinates in which distance is easy:
 
 * a flat factor is written in its own coordinates (a circle as an angle with a period);
-* a sphere of radius R as a vector of length R in one dimension more.
+* a sphere of radius R as a vector of length R in one dimension more;
+* hyperbolic space as a point of the upper half-space.
 
-In these **embedded** coordinates the squared **chord** :math:`c=|x-y|^2` (differences modulo
-the period on circles) is a smooth, strictly increasing function of the squared distance, and
-it keeps its digits for close pairs, where :math:`1-\langle x,y\rangle` has lost them. The log
-heat kernel is therefore :math:`\sum_f\log k^{(f)}_t(c_f)`: functions of one variable, which can
-be put in tables that compiled code reads. The gradient in the embedding is
-:math:`2\,\partial_c\log k\,(x-y)`, projected on the tangent space once at the end.
+In these **embedded** coordinates the squared **chord** c (:math:`|x-y|^2`, modulo the period on circles;
+:math:`R^2|x-y|^2/x_dy_d` in hyperbolic space, the d-th coordinate being the height) is a smooth, strictly
+increasing function of the squared distance, and it keeps its digits for close pairs, where
+:math:`1-\langle x,y\rangle` has lost them. The log heat kernel is therefore
+:math:`\sum_f\log k^{(f)}_t(c_f)`: functions of one variable, which can be put in tables that compiled code
+reads. The gradient is :math:`\partial_c\log k` times that of the chord, projected on the tangent space once
+at the end.
 
-So a manifold is: its factors, a way to write its points (`embed`, `unembed`), and nothing
-else. Geometry, heat kernel, sums, sampling and bandwidths follow from the factors.
+A tangent vector is written so that Euclidean inner products of its numbers are the Riemannian ones: in the
+embedding on flat factors and spheres, in the orthonormal frame :math:`e_j=(x_d/R)\,\partial_j` of the
+half-space on hyperbolic factors.
+
+So a manifold is: its factors, a way to write its points (`embed`, `unembed`), and nothing else. Geometry,
+heat kernel, sums, sampling and bandwidths follow from the factors. Two refinements carry further:
+
+* **images**: a quotient by a finite group of isometries (rotations are unit quaternions up to sign, a box is a
+  torus folded at its walls) says which points of the covering space lie over a point; its heat kernel is that
+  of the cover summed over the images of the source (theory section 2.4 in words: heat does not know
+  which copy it came from);
+* **flow**: a process with a linear drift says where a source goes and which time its kernel then has.
+
+Spaces that are not of this kind say so by `kernel` and bring a kernel for pairs of points, or a basis of
+eigenfunctions.
 """
 from __future__ import annotations
 
@@ -108,17 +123,20 @@ class SpaceForm:
         Radius of a sphere; None for a flat factor.
     period : float, optional
         Length of a circle (``dim`` must be 1); None for a factor that is not periodic.
+    hyperbolic : bool
+        Hyperbolic space of curvature -1/radius^2 and dimension >= 2 instead of a sphere.
 
     Attributes
     ----------
+    kind : {"line", "circle", "sphere", "hyperbolic"}
     width : int
         Number of embedded coordinates: ``dim``, or ``dim + 1`` for a sphere.
     reach : float
         Largest distance between two points.
     volume : float
-        Riemannian volume: ``inf`` for Euclidean space, and where it exceeds the range of floats.
+        Riemannian volume: ``inf`` for flat and hyperbolic space, and where it exceeds the range of floats.
     log_volume : float
-        Its logarithm, ``inf`` for Euclidean space only.
+        Its logarithm, ``inf`` for flat and hyperbolic space only.
 
     Examples
     --------
@@ -130,77 +148,97 @@ class SpaceForm:
     dim: int
     radius: float | None = None
     period: float | None = None
+    hyperbolic: bool = False
+
+    @property
+    def kind(self):
+        if self.radius is not None:
+            return "hyperbolic" if self.hyperbolic else "sphere"
+        return "line" if self.period is None else "circle"
 
     @property
     def width(self):
-        return self.dim if self.radius is None else self.dim + 1
+        return self.dim + (self.kind == "sphere")
 
     @property
     def scale(self):
-        """Radius of the sphere, or of the circle drawn in the plane; None for Euclidean space."""
+        """Radius of curvature, or of the circle drawn in the plane; None for Euclidean space."""
         return self.radius if self.period is None else self.period / (2 * np.pi)
 
     @property
     def curvature(self):
-        """Sectional curvature, 1/radius^2 or 0."""
-        return 0.0 if self.radius is None else self.radius**-2
+        """Sectional curvature: 1/radius^2, -1/radius^2 in hyperbolic space, or 0."""
+        if self.radius is None:
+            return 0.0
+        return -(self.radius**-2) if self.hyperbolic else self.radius**-2
 
     @property
     def reach(self):
-        if self.radius is not None:
-            return np.pi * self.radius
-        return np.inf if self.period is None else 0.5 * self.period
+        return {"sphere": np.pi * (self.radius or 0.0), "circle": 0.5 * (self.period or 0.0)}.get(self.kind, np.inf)
 
     @property
     def volume(self):
-        if self.radius is not None:
-            return float(_exp(self.log_volume))
-        return np.inf if self.period is None else self.period
+        return float(_exp(self.log_volume)) if self.period is None else self.period
 
     @property
     def log_volume(self):
-        if self.radius is not None:
+        if self.kind == "sphere":
             return float(heat.log_sphere_area(self.dim) + self.dim * np.log(self.radius))
         return np.inf if self.period is None else float(np.log(self.period))
 
     @property
     def smallest_eigenvalue(self):
         """First positive eigenvalue of minus the Laplacian, 0 where the spectrum is continuous."""
-        if self.radius is not None:
+        if self.kind == "sphere":
             return self.dim / self.radius**2
         return 0.0 if self.period is None else (2 * np.pi / self.period) ** 2
 
     # geometry, on arrays of shape (n, width)
+
+    def violation(self, X):
+        """Measure how far each row is from the constraint, relative to its size; shape (n,)."""
+        if self.kind == "sphere":
+            return np.abs(_norm(X) / self.radius - 1.0)
+        return np.where(X[..., -1] > 0, 0.0, 1.0 - X[..., -1]) if self.hyperbolic else np.zeros(len(X))
+
+    def project(self, X):
+        """Return the nearest points; shape (n, width). The centre of a sphere and a height <= 0 give NaN."""
+        if self.kind == "circle":
+            # one number per point of the circle: copies of a point are seen only if they are equal
+            return wrap(X, self.period)
+        if self.kind == "line":
+            return X
+        if self.kind == "hyperbolic":
+            return np.where(X[..., -1:] > 0, X, np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return X * (self.radius / _norm(X))[..., None]
+
+    def to_tangent(self, X, V):
+        """Project ambient vectors V on the tangent spaces at X; shape (n, width)."""
+        if self.kind != "sphere":
+            return V
+        unit = X / self.radius
+        return V - np.einsum("...j,...j->...", unit, V)[..., None] * unit
 
     def difference(self, X, Y):
         """Return X - Y, taken modulo the period; shape (..., width)."""
         D = X - Y
         return D if self.period is None else D - self.period * np.rint(D / self.period)
 
-    def violation(self, X):
-        """Measure how far each row is from the constraint, relative to its size; shape (n,)."""
-        return np.zeros(len(X)) if self.radius is None else np.abs(_norm(X) / self.radius - 1.0)
-
-    def project(self, X):
-        """Return the nearest points; shape (n, width). The centre of a sphere gives NaN."""
-        if self.period is not None:
-            # one number per point of the circle: copies of a point are seen only if they are equal
-            return wrap(X, self.period)
-        if self.radius is None:
-            return X
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return X * (self.radius / _norm(X))[..., None]
-
-    def to_tangent(self, X, V):
-        """Project ambient vectors V on the tangent spaces at X; shape (n, width)."""
-        if self.radius is None:
-            return V
-        unit = X / self.radius
-        return V - np.einsum("...j,...j->...", unit, V)[..., None] * unit
-
     def exp(self, X, V):
         """Follow the geodesic from X with velocity V for unit time; shape (n, width)."""
-        if self.radius is None:
+        if self.kind == "hyperbolic":
+            # Seen from X the half-space is one in which X has height 1: with u the direction and s the length,
+            # the height becomes 1 / (cosh s - u_d sinh s), in the form that does not cancel.
+            length = _norm(V)
+            u = V / np.where(length > 0, length, 1.0)[..., None]
+            s, across, up = length / self.radius, np.einsum("...j,...j->...", u[..., :-1], u[..., :-1]), u[..., -1]
+            less = np.where(up > 0, across / (1 + np.abs(up)), 1 - up)
+            fall = 0.5 * (np.exp(s) * less + np.exp(-s) * (2 - less))
+            height = X[..., -1:]
+            aside = X[..., :-1] + height * (np.sinh(s) / fall)[..., None] * u[..., :-1]
+            return np.concatenate([aside, height / fall[..., None]], axis=-1)
+        if self.kind != "sphere":
             return X + V  # not wrapped: a geodesic on a circle is a continuous curve
         angle = _norm(V)[..., None] / self.radius
         return self.project(np.cos(angle) * X + np.sinc(angle / np.pi) * V)
@@ -210,7 +248,14 @@ class SpaceForm:
 
         At the antipode every direction is shortest: one of them is returned, of full length.
         """
-        if self.radius is None:
+        if self.kind == "hyperbolic":
+            D = (Y - X) / X[..., -1:]  # seen from X, at height 1
+            rise = D[..., -1]
+            V = D.copy()
+            V[..., -1] = rise + 0.5 * np.einsum("...j,...j->...", D[..., :-1], D[..., :-1]) + 0.5 * rise * rise
+            size, r = _norm(V), self.dist(X, Y)
+            return V * np.divide(r, size, out=np.zeros_like(r), where=size > 0)[..., None]
+        if self.kind != "sphere":
             return self.difference(Y, X)
         V = self.to_tangent(X, Y - X)
         size = _norm(V)
@@ -226,7 +271,9 @@ class SpaceForm:
     def dist(self, X, Y):
         """Return the geodesic distance of each pair of rows; shape (n,)."""
         chord = _norm(self.difference(X, Y))
-        if self.radius is None:
+        if self.kind == "hyperbolic":
+            return 2 * self.radius * np.arcsinh(0.5 * chord / np.sqrt(X[..., -1]) / np.sqrt(Y[..., -1]))
+        if self.kind != "sphere":
             return chord
         return 2 * self.radius * np.arctan2(chord, _norm(X + Y))
 
@@ -234,7 +281,7 @@ class SpaceForm:
         """Return an orthonormal basis of each tangent space; shape (n, dim, width)."""
         X = np.asarray(X, dtype=float)
         eye = np.eye(self.width)
-        if self.radius is None:
+        if self.kind != "sphere":
             return np.broadcast_to(eye, X.shape[:-1] + eye.shape).copy()
         # The reflection that carries the last axis to -sign * x carries the others to a basis.
         unit = X / self.radius
@@ -245,10 +292,14 @@ class SpaceForm:
         return eye[:-1] - 2 * u[..., :-1, None] * u[..., None, :]
 
     def random(self, n, rng):
-        """Draw uniform points, standard normal ones in Euclidean space; shape (n, width)."""
-        if self.period is not None:
+        """Draw points: uniform ones where the volume is finite, else normal ones; shape (n, width)."""
+        if self.kind == "circle":
             return rng.uniform(0.0, self.period, (n, 1))
         Z = rng.standard_normal((n, self.width))
+        if self.kind == "hyperbolic":
+            middle = np.zeros_like(Z)
+            middle[:, -1] = 1.0
+            return self.exp(middle, self.radius * Z)
         return self.project(Z)
 
     # heat kernel
@@ -258,19 +309,21 @@ class SpaceForm:
         R = self.scale
         if R is None:
             return np.full(np.shape(r), -0.5 * self.dim * np.log(2 * np.pi * t))
-        return heat.log_sphere(np.asarray(r) / R, t / R**2, self.dim) - self.dim * np.log(R)
+        log_unit = heat.log_hyperbolic if self.hyperbolic else heat.log_sphere
+        return log_unit(np.asarray(r) / R, t / R**2, self.dim) - self.dim * np.log(R)
 
     def slopes(self, r, t):
         r"""Return :math:`\partial_c\log k_t` and :math:`\Delta k_t/k_t` at distances `r`.
 
-        Here c is the squared chord in embedded coordinates, :math:`4R^2\sin^2(r/2R)` on a
-        sphere and :math:`r^2` on a flat factor.
+        Here c is the squared chord in embedded coordinates, :math:`4R^2\sin^2(r/2R)` on a sphere,
+        :math:`4R^2\sinh^2(r/2R)` in hyperbolic space and :math:`r^2` on a flat factor.
         """
         r = np.asarray(r, dtype=float)
         R = self.scale
         if R is None:
             return np.full(r.shape, -0.5 / t), (r * r / t - self.dim) / t
-        first, laplacian = heat.sphere_slopes(r / R, t / R**2, self.dim)
+        slopes = heat.hyperbolic_slopes if self.hyperbolic else heat.sphere_slopes
+        first, laplacian = slopes(r / R, t / R**2, self.dim)
         if self.period is not None:
             # The circle is S^1 of radius R: chain rule from the chord 2 - 2 cos(r/R) to r^2.
             first = first * np.sinc(r / (np.pi * R))
@@ -283,6 +336,12 @@ class SpaceForm:
     def log_area(self, r):
         """Return the log of `area`, which a high dimension takes out of the range of floats; shape of `r`."""
         r = np.asarray(r, dtype=float)
+        if self.kind == "hyperbolic":
+            # log sinh x = x + log(1 - e^{-2x}) - log 2 does not overflow
+            x = r / self.radius
+            with np.errstate(divide="ignore"):
+                log_arm = np.log(self.radius) + x + np.log(-0.5 * np.expm1(-2 * x))
+            return heat.log_sphere_area(self.dim - 1) + (self.dim - 1) * log_arm
         arm = r if self.radius is None else self.radius * np.sin(r / self.radius)
         return heat.log_sphere_area(self.dim - 1) + xlogy(self.dim - 1, np.maximum(arm, 0.0))
 
@@ -292,7 +351,7 @@ class Manifold(ABC):
 
     A subclass is a frozen dataclass that defines `factors`, `point_shape`, and, where points
     are not written in embedded coordinates, `embed`, `unembed`, `push_tangent` and
-    `violation`. See :mod:`rdks.manifolds.sphere` for the model.
+    `violation`. See :mod:`rdks.manifolds.sphere` for the model. A quotient defines `images` too.
 
     Geometry works on **embedded** coordinates, arrays of shape (n, embed_dim), so that a
     sampler converts a chart once on the way in and once on the way out.
@@ -300,10 +359,18 @@ class Manifold(ABC):
 
     #: Largest violation taken for the rounding of a point on the manifold.
     tolerance = 1e-6
+    #: How the heat kernel is known: "exact", "spectral" (eigenfunctions of a discretised space) or "asymptotic".
+    exactness = "exact"
+    #: Largest time for which the kernel is meaningful; finite where it is a small-time approximation.
+    max_time = np.inf
+    #: Relative error of a log kernel as computed, where it is not tabulated.
+    rounding = 1e-12
+    #: What kernel sums use: "factors" (tables by space form), "pairs" (`pair_kernel`) or "basis".
+    kernel = "factors"
 
-    @abstractmethod
     def factors(self):
-        """Return the space forms whose product this is, in the order of the coordinates."""
+        """Return the space forms whose product this (or its covering space) is, in the order of the coordinates."""
+        return ()
 
     @property
     @abstractmethod
@@ -327,15 +394,37 @@ class Manifold(ABC):
         ``inf`` for a space of infinite volume, and for a volume beyond the range of floats, as spheres of
         high dimension in a small unit have: `log_volume` tells them apart.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            product = float(np.prod([f.volume for f in self.factors()]))
-        # huge and tiny factors may leave the range of floats on the way to a product within it
-        return product if 0 < product < np.inf else float(_exp(self.log_volume))
+        if self.n_images == 1 and self.log_unit == 0.0:
+            with np.errstate(over="ignore", invalid="ignore"):
+                product = float(np.prod([f.volume for f in self.factors()]))
+            if 0 < product < np.inf:  # else huge and tiny factors left the range of floats on the way
+                return product
+        return float(_exp(self.log_volume))
 
     @property
     def log_volume(self):
         """Log of the Riemannian volume: the sum over the factors; ``inf`` for an infinite volume only."""
-        return float(sum(f.log_volume for f in self.factors()))
+        return float(sum(f.log_volume for f in self.factors())) - self.log_unit - float(np.log(self.n_images))
+
+    @property
+    def log_unit(self):
+        """Log of the embedded metric's unit of volume in the user's; 0 but where parts diffuse at different speeds."""
+        return 0.0
+
+    @property
+    def scales(self):
+        """Radii of curvature of the factors that have one: the lengths on which the space is not flat."""
+        return tuple(f.scale for f in self.factors() if f.scale is not None)
+
+    @property
+    def injectivity_radius(self):
+        """Distance up to which there is one shortest geodesic from every point, of the covering space in a quotient."""
+        return min(f.reach for f in self.factors())
+
+    @property
+    def scalar_curvature(self):
+        """Scalar curvature, for embedded lengths; None where it is not known."""
+        return float(sum(f.dim * (f.dim - 1) * f.curvature for f in self.factors()))
 
     @property
     def smallest_eigenvalue(self):
@@ -351,6 +440,16 @@ class Manifold(ABC):
 
     # points as the user writes them
 
+    def read(self, X):
+        """Turn an object that holds points, as scipy's Rotation does, into an array in the manifold's chart.
+
+        Raises
+        ------
+        ValueError
+            If the points of this manifold are not such objects.
+        """
+        raise ValueError(f"X is a {type(X).__name__}, but the points of {self!r} are arrays")
+
     def embed(self, X):
         """Convert points, shape (n, *point_shape), to embedded coordinates, (n, embed_dim)."""
         return self.project(np.asarray(X, dtype=float).reshape(len(X), -1))
@@ -362,6 +461,10 @@ class Manifold(ABC):
     def push_tangent(self, X, V):
         """Write embedded tangent vectors V, (n, embed_dim), in the chart of the points X."""
         return np.asarray(V).reshape((len(V), *self.point_shape))
+
+    def push_gradient(self, X, G):
+        """Write embedded gradients G, (n, embed_dim), in the chart of the points X, per unit length of the user."""
+        return self.push_tangent(X, G)
 
     def violation(self, X):
         """Measure how far each point as written is from being valid; shape (n,)."""
@@ -376,6 +479,58 @@ class Manifold(ABC):
         """Say what a user can do about a row that is not a point."""
         return ("Correct the data, or pass check_points='project' to use the nearest point of the "
                 "manifold.")
+
+    # what lies over a point, and where the flow carries it
+
+    @property
+    def n_images(self):
+        """Order of the group of which this is the quotient; 1 if it is none."""
+        return 1
+
+    def images(self, Z):
+        """Return the points of the covering space that lie over each point.
+
+        Parameters
+        ----------
+        Z : ndarray, shape (n, embed_dim)
+
+        Returns
+        -------
+        ndarray, shape (n_images, n, embed_dim)
+            Z itself first. For a quotient by a finite group of isometries, the orbit of each point.
+        """
+        return np.asarray(Z)[None]
+
+    @property
+    def is_homogeneous(self):
+        """Whether isometries carry any point to any other, so that the kernel from a point to itself is the same."""
+        return self.n_images == 1
+
+    #: Whether the process has a drift, as an Ornstein-Uhlenbeck process has; see `flow`.
+    has_drift = False
+
+    def flow(self, Z, t):
+        """Return where a source goes, and which time its kernel has, after a time `t`: nowhere, and `t`.
+
+        Parameters
+        ----------
+        Z : ndarray, shape (n, embed_dim)
+        t : float
+
+        Returns
+        -------
+        Z : ndarray, shape (n, embed_dim)
+        t : float
+        """
+        return Z, t
+
+    def log_error(self, t):
+        """Bound, or estimate where the kernel is not exact, the error of a log kernel at time `t` near its peak."""
+        return 0.0
+
+    def error_report(self, Z, t):
+        """Say in a sentence how large the error of the kernel is at embedded points Z and time `t`."""
+        return f"Near the data its logarithm is off by about {self.log_error(t):.2g} at this bandwidth."
 
     # geometry in embedded coordinates
 
@@ -397,10 +552,20 @@ class Manifold(ABC):
 
     def log(self, Z, W):
         """Return initial velocities of shortest geodesics from Z to W; shape (n, embed_dim)."""
-        return self._each("log", Z, W)
+        if self.n_images == 1:
+            return self._each("log", Z, W)
+        Z, W = np.broadcast_arrays(Z, W)
+        images = self.images(W)
+        nearest = np.array([self._cover_dist(Z, image) for image in images]).argmin(axis=0)
+        return self._each("log", Z, images[nearest, np.arange(len(W))])
 
     def dist(self, Z, W):
         """Return the distance of each pair of rows; shape (n,)."""
+        if self.n_images == 1:
+            return self._cover_dist(Z, W)
+        return np.min([self._cover_dist(Z, image) for image in self.images(W)], axis=0)
+
+    def _cover_dist(self, Z, W):
         return np.sqrt(sum(f.dist(Z[..., s], W[..., s]) ** 2 for f, s in self.pieces()))
 
     def frame(self, Z):
@@ -434,6 +599,7 @@ class Manifold(ABC):
         Parameters
         ----------
         Z, W : ndarray, shape (n, embed_dim)
+            Sources and queries: the heat kernel is symmetric, a kernel with a drift is not.
         t : float
             Time, positive.
 
@@ -441,8 +607,12 @@ class Manifold(ABC):
         -------
         ndarray, shape (n,)
         """
-        total = 0.0
-        for f, s in self.pieces():
-            r = f.dist(Z[..., s], W[..., s])
-            total = total + f.log_kernel(r, t) - r * r / (2 * t)
-        return total
+        Z, t = self.flow(np.asarray(Z, dtype=float), t)
+        logs = []
+        for image in self.images(Z):
+            total = self.log_unit
+            for f, s in self.pieces():
+                r = f.dist(image[..., s], W[..., s])
+                total = total + f.log_kernel(r, t) - r * r / (2 * t)
+            logs.append(total)
+        return logs[0] if len(logs) == 1 else np.logaddexp.reduce(logs, axis=0)

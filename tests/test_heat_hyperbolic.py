@@ -199,6 +199,14 @@ def test_high_dimensions(dim):
         check([r], t, dim)
 
 
+@pytest.mark.parametrize("dim", [5, 7, 11, 33])
+def test_no_seam_between_the_two_ways_of_the_recurrence(dim):
+    """It is run upwards where tanh(r/2) ** (2 top) > 1/10, and there the continued fraction has least to spare."""
+    seam = float(2 * np.arctanh(0.1 ** (0.5 / ((dim - 1) // 2 - 1))))
+    for t in (0.1, 3.0, 100.0):
+        check([0.99 * seam, seam * (1 - 1e-12), seam * (1 + 1e-12)], t, dim)
+
+
 @pytest.mark.parametrize("dim", [2, 5, 10])
 def test_long_times_and_long_distances(dim):
     for r, t in ((0.2, 1e6), (40.0, 1e6), (1400.0, 1e4), (1400.0, 30.0)):

@@ -39,6 +39,7 @@ import numpy as np
 from . import _twins, engines, radial
 from .errors import AccuracyWarning, PointError
 from .estimator import RDKSEstimator, sources
+from .manifolds import Manifold
 from .sampling import heat_sample
 
 __all__ = ["MANIFOLD_CHECKS", "SIGMA", "CheckReport", "Measurement", "Outcome", "check_manifold"]
@@ -446,6 +447,24 @@ def _directions(dim, count):
             np.repeat(w, count) * 2 * np.pi / count)
 
 
+@dataclass(frozen=True)
+class _Cover(Manifold):
+    """The covering space of a quotient."""
+
+    space_forms: tuple
+
+    @property
+    def dim(self):
+        return sum(f.dim for f in self.space_forms)
+
+    @property
+    def point_shape(self):
+        return (self.embed_dim,)
+
+    def factors(self):
+        return self.space_forms
+
+
 def _polar_rule(manifold, x, t, count, full, rng):
     """Quadrature nodes and weights around x, in polar coordinates in every factor.
 
@@ -477,12 +496,12 @@ def _polar_rule(manifold, x, t, count, full, rng):
     Z, weight = manifold.exp(np.broadcast_to(x, V.shape), V)[keep], weight[keep] * np.exp(-manifold.log_unit)
     rounding = rounding[keep]
     if manifold.n_images > 1:
-        # the share of x among its images: the shares of all points over one point add to one
-        logs = []
-        for image in manifold.images(x[None]):
-            r = [(f, f.dist(image[:, s], Z[:, s])) for f, s in manifold.pieces()]
-            logs.append(sum(f.log_kernel(d, t) - d * d / (2 * t) for f, d in r))
-        weight = weight * np.exp(logs[0] - np.logaddexp.reduce(logs, axis=0))
+        # The share of x among its images: the shares of all points over one point add to one. With shares of
+        # heat, what is left to integrate is isotropic about x.
+        orbit = manifold.images(x[None])[:, 0]
+        cover = _Cover(manifold.factors())
+        share = _log_k(cover, x, Z, t) - sources(cover, orbit, np.ones(len(orbit)), t).evaluate(Z).log_density
+        weight = weight * np.exp(share) / len(orbit)
     return Z, weight, rounding
 
 

@@ -30,7 +30,9 @@ RULES = ("isj", "lcv", "lscv", "rot")
 AUTO = "lcv"
 
 _GRID = 4.0      # ratio of neighbouring times of the first scan
-_SCAN = 2000     # sources at which the first scan evaluates a criterion, when there are more than twice as many
+_SCAN = 500, 2000  # when there are more sources than 1000, a criterion is first minimised as seen from some of
+_PAIRS = 5e6       # them: at least and at most so many, and between them so many that this is the number of pairs
+_POLISH = 0.4      # step of log t, 20 per cent of the bandwidth, in which the minimum of the full criterion is bracketed
 _PROBES = 300    # sources whose nearest neighbour is looked for where no tree can
 _XTOL = 0.02     # of log t: one per cent of a bandwidth, which the data never know as well
 _WIDER = 6       # how often a range is extended downwards where the optimum is at its end
@@ -53,9 +55,8 @@ class Selection:
         Its values: log-likelihood per observation for "lcv", estimated integrated squared error up
         to a constant for "lscv", the fixed-point gap log t - log g(t) for "isj".
     scan_times, scan_criterion : ndarray, shape (m,)
-        The first scan, over the whole range. With more than 4000 observations its values are
-        means over 2000 of them, spread in space, and those of `criterion` over all; the choice is made
-        by the latter. Empty for rules that do not scan.
+        With more than 1000 observations, the criterion as seen from 500 to 2000 of them, spread in space, over the
+        whole range; the choice is made by `criterion`, as seen from all. Empty otherwise.
     reason : str
         The choice in words.
     warning : str
@@ -227,29 +228,23 @@ def _representatives(engine, count):
     return order[np.minimum(np.searchsorted(cumulated, at), len(order) - 1)]
 
 
-def _minimise(scan, objective, low, high):
+def _descend(objective, low, high):
     """Scan geometrically, walk downhill on the same grid to a bracket, refine by Brent's method.
 
-    Returns the time, the times and values of `objective`, those of `scan`, and which end of the range the
-    best is at, if any.
+    Returns the log time of the best value, and all log times and values; the walk may leave the range.
     """
     count = max(4, int(np.ceil(log(high / low) / log(_GRID))) + 1)
     origin, step = log(low), log(high / low) / (count - 1)
     values = {}  # by position on the grid: 0 is low, count - 1 is high
 
-    def at(k):
-        return float(np.exp(origin + k * step))
-
     def value(k):
         k = float(k)
         if k not in values:
-            values[k] = objective(at(k))
+            values[k] = objective(float(np.exp(origin + k * step)))
         return values[k]
 
-    scanned = np.array([scan(at(k)) for k in range(count)])
+    k = int(np.argmin([value(k) for k in range(count)]))
     bottom, top = -_WIDER, count - 1 + _HIGHER
-    # the scan may have missed what matters: the walk sees all sources
-    k = int(np.argmin(scanned))
     while True:
         if k > bottom and value(k - 1) < value(k):
             k -= 1
@@ -257,15 +252,44 @@ def _minimise(scan, objective, low, high):
             k += 1
         else:
             break
-    at_end = "low" if k == bottom else "high" if k == top else ""
-    if not at_end and value(k) < min(value(k - 1), value(k + 1)):  # a plateau needs no refining
+    if bottom < k < top and value(k) < min(value(k - 1), value(k + 1)):  # a plateau needs no refining
         # Brent's tolerance is relative: one is added to the position within the bracket
         minimize_scalar(lambda y: value(k - 2 + y), bracket=(1.0, 2.0, 3.0), method="brent",
                         options={"xtol": 0.5 * _XTOL / step})
     seen = sorted(values)
-    best = min(seen, key=values.get)
-    return (at(best), np.array([at(k) for k in seen]), np.array([values[k] for k in seen]),
-            np.array([at(k) for k in range(count)]), scanned, at_end)
+    return (origin + step * min(seen, key=values.get), origin + step * np.array(seen),
+            np.array([values[k] for k in seen]), (origin + bottom * step, origin + top * step))
+
+
+def _polish(objective, x, ends):
+    """Walk downhill near log time x to a bracket, and take the vertex of the parabola through it.
+
+    Where another function of the same shape has its minimum at x this is four values of the objective. The walk is on
+    a grid that does not depend on x, so that neither does its end. Returns as `_descend`.
+    """
+    x = min(ends[0] + _POLISH * round((x - ends[0]) / _POLISH), ends[1])
+    values = {}
+
+    def value(x):
+        if x not in values:
+            values[x] = objective(float(np.exp(x)))
+        return values[x]
+
+    while True:
+        left, right = max(x - _POLISH, ends[0]), min(x + _POLISH, ends[1])
+        if value(left) < value(x):
+            x = left
+        elif value(right) < value(x):
+            x = right
+        else:
+            break
+    if left < x < right:
+        a, b = (value(left) - value(x)) / (x - left), (value(right) - value(x)) / (right - x)
+        if a + b > 0:
+            # the parabola through three points: its slope vanishes where two secants' slopes balance
+            value(x + 0.5 * (a * (right - x) - b * (x - left)) / (a + b))
+    seen = sorted(values)
+    return min(seen, key=values.get), np.array(seen), np.array([values[x] for x in seen]), ends
 
 
 def _energy_norms(curves, low, high, most):
@@ -420,9 +444,16 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
             else:
                 rule, why = "lscv", "; Sheather-Jones has no fixed point here"
         if t is None:
-            scan = _Curves(engine, step, high, _representatives(engine, _SCAN)) if n > 2 * _SCAN else curves
-            t, times, values, scan_times, scanned, at_end = _minimise(
-                getattr(scan, rule), getattr(curves, rule), low, high)
+            scan = curves
+            if n > 2 * _SCAN[0]:
+                count = int(np.clip(_PAIRS / n, *_SCAN))
+                scan = _Curves(engine, step, high, _representatives(engine, count))
+            best, times, values, ends = _descend(getattr(scan, rule), low, high)
+            if scan is not curves:
+                scan_times, scanned = np.exp(times), values
+                best, times, values, ends = _polish(getattr(curves, rule), best, ends)
+            t, times = float(np.exp(best)), np.exp(times)
+            at_end = "low" if best <= ends[0] + 1e-9 else "high" if best >= ends[1] - 1e-9 else ""
             name = "leave-one-out likelihood" if rule == "lcv" else "least-squares cross-validation"
             why = f"{name} of {n} distinct points{why}"
             if rule == "lcv":

@@ -83,6 +83,8 @@ def test_box_sizes():
     again = pickle.loads(pickle.dumps(space))
     assert again == space and hash(again) == hash(space) and not space.is_homogeneous
     assert Box(np.array([[0, 1], [2, 3]])) == Box([(0, 1), (2, 3)])
+    Z = space.random(300, np.random.default_rng(2))
+    assert (Z <= [3.0, 0.5]).all() and (Z >= 0).all() and (Z.max(axis=0) > [2.9, 0.48]).all()
     # in a convex box the shortest way is straight
     X, Y = space.unembed(space.random(50, np.random.default_rng(0))), space.unembed(space.random(
         50, np.random.default_rng(1)))

@@ -188,6 +188,16 @@ def test_the_plane_folded_at_an_axis_is_a_half_plane():
     gap, mirrored = y - x, y - x * [-1, 1]
     assert found == pytest.approx(np.exp(-gap @ gap / (2 * t)) + np.exp(-mirrored @ mirrored / (2 * t)), rel=1e-13)
     assert half.smallest_eigenvalue == 0.0 and half.volume == np.inf
+    # turns by 120 degrees about a point, which is its own image
+    centre, third = np.array([2.0, -1.0]), turn(2 * np.pi / 3)
+    cone = Quotient(Euclidean(2), [np.eye(2), third, third @ third],
+                    [np.zeros(2), centre - third @ centre, centre - third @ third @ centre])
+    np.testing.assert_allclose(cone.images(centre[None]), np.tile(centre, (3, 1, 1)), atol=1e-14)
+    np.testing.assert_allclose(cone.images(centre[None] + [[1.0, 0.0]])[1:, 0], centre + np.array(
+        [[-0.5, np.sqrt(0.75)], [-0.5, -np.sqrt(0.75)]]), atol=1e-14)
+    mirror = turn(0.4) @ np.diag([1.0, -1.0]) @ turn(-0.4)
+    wedge = Quotient.generated(Euclidean(2), [third, mirror], [centre - third @ centre, centre - mirror @ centre])
+    assert wedge.n_images == 6 and wedge.dist(centre[None], centre[None])[0] == 0
     # mirrors that do not pass through the origin need a shift: x -> 4 - x
     moved = Quotient(Euclidean(1), [[[1.0]], [[-1.0]]], shifts=[[0.0], [4.0]])
     assert moved.dist(np.array([[1.5]]), np.array([[2.4]]))[0] == pytest.approx(0.1)
@@ -301,6 +311,11 @@ SWAP3 = np.kron(SWAP, np.eye(3))
     # a cyclic shift of four angles with a quarter turn of each, a full one around; with an eighth, half around
     (Quotient.generated(Torus(4), [np.roll(np.eye(4), 1, axis=0)], [[0.5 * np.pi] * 4]), 1.0),
     (Quotient.generated(Torus(4), [np.roll(np.eye(4), 1, axis=0)], [[0.25 * np.pi] * 4]), 2.0),
+    (Quotient.generated(Torus(3), [np.roll(np.eye(3), 1, axis=0)], [[np.pi / 3] * 3]), 2.0),
+    # a reflection about a quarter turn: sin x
+    (Quotient(Circle(), [[[1.0]], [[-1.0]]], [[0.0], [np.pi]]), 1.0),
+    # a swap with reflections and shifts, beside quarter turns of both
+    (Quotient.generated(Torus(2), [np.eye(2), -SWAP], [[0.5 * np.pi] * 2, [1.5 * np.pi, 0.5 * np.pi]]), 8.0),
     # two directions without order, and with a sign that changes on the way
     (Quotient(Product(Sphere(2), Sphere(2)), [np.eye(6), SWAP3]), 2.0),
     (Quotient.generated(Product(Sphere(2), Sphere(2)), [SWAP3 @ block(np.eye(3), -np.eye(3))]), 4.0),
@@ -385,6 +400,10 @@ def test_values():
     first = Quotient(Sphere(2), np.roll(group, 2, axis=0))
     assert np.array_equal(first.group[0], np.eye(3)) and len(first.group) == 6
     assert Quotient(Sphere(2), [np.eye(3)]).is_homogeneous and ProjectiveSpace(2).is_homogeneous
+    assert not Quotient(Sphere(2), group).is_homogeneous
+    # whole turns of a shift make no difference
+    turned = [Quotient(Circle(period=360.0), [[[1.0]]] * 2, shifts=[[0.0], [b]]) for b in (180.0, 540.0, -180.0)]
+    assert turned[0] == turned[1] == turned[2]
     generated = Quotient.generated(Sphere(2), [matrices("O")[1], matrices("O")[5]])
     assert generated.n_images in (6, 8, 12, 24)
     assert Quotient(SO3(), [np.eye(4)]).read(Rotation.identity(2)).shape == (2, 3, 3)
@@ -407,8 +426,8 @@ def test_values():
     (Product(Sphere(2), Sphere(2, radius=2.0)), [np.eye(6), SWAP3], None, ValueError, "instead of one equal"),
     (Circle(), [[[1.0]]] * 2, [[0], [1.0]], ValueError, r"group\[1\] after group\[1\] is not in the group"),
     (Circle(), [[[1.0]]] * 2, [[0], [2 * np.pi]], ValueError, "act alike"),
-    (ProjectiveSpace(2), [np.eye(3), -np.eye(3)], None, ValueError, r"group\[0\] and group\[1\] act alike"),
-    (ProjectiveSpace(2), [np.eye(3), matrices("C3")[1]], None, ValueError, "is not in the group"),
+    (ProjectiveSpace(2), [np.eye(3), -np.eye(3)], None, ValueError, r"group\[(0|1)\] and group\[(1|0)\] act"),
+    (ProjectiveSpace(2), [np.eye(3), matrices("C3")[1]], None, ValueError, r"group\[1\] after group\[1\] is not"),
     ("sphere", [np.eye(3)], None, ValueError, "expected an rdks manifold"),
     (Circle(), [[[1.0]]] * 1500, [[k * 2 * np.pi / 1500] for k in range(1500)], UnsupportedError, "more than the 1000"),
 ])

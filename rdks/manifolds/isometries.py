@@ -108,16 +108,16 @@ def find_identity(base, A, b):
     return int(np.abs(_marks(base, A, b) - _marks(base, *_identity(base))).max(axis=1).argmin())
 
 
-def check_group(base, A, b, n_each=1):
+def check_group(base, A, b, n_given):
     """Raise ValueError unless isometries are distinct and form a group.
 
     Parameters
     ----------
     base : Manifold
     A, b : ndarray, shapes (g, m, m) and (g, m)
-        What :func:`as_maps` returned, or its products with the `n_each` images of the base.
-    n_each : int
-        Rows per element that the user gave, for messages.
+        What :func:`as_maps` returned, once for each image in the base.
+    n_given : int
+        Number of elements that the user gave, for messages.
     """
     from scipy.spatial import cKDTree
 
@@ -125,14 +125,14 @@ def check_group(base, A, b, n_each=1):
     alike = tree.query_pairs(_SAME, p=np.inf)
     if alike:
         i, j = min(alike)
-        raise ValueError(f"group[{i // n_each}] and group[{j // n_each}] act alike on {base!r}: list each element once")
+        raise ValueError(f"group[{i % n_given}] and group[{j % n_given}] act alike on {base!r}: list each element once")
     if tree.query(_marks(base, *_identity(base)), p=np.inf)[0][0] > _SAME:
         raise ValueError("the identity is not in the group")
     for i in range(len(A)):
         off, _ = tree.query(_marks(base, A[i] @ A, b @ A[i].T + b[i]), p=np.inf)
         j = int(np.argmax(off))
         if off[j] > _SAME:
-            raise ValueError(f"group[{i // n_each}] after group[{j // n_each}] is not in the group: the nearest "
+            raise ValueError(f"group[{i % n_given}] after group[{j % n_given}] is not in the group: the nearest "
                              f"element differs by {off[j]:.3g}. Quotient.generated adds what is missing")
 
 

@@ -145,7 +145,7 @@ class Quotient(Manifold):
             raise UnsupportedError(f"Quotient: {len(A)} elements with the {base.n_images} images of {base!r} are more "
                                    f"than the {isometries.MAX_ORDER} that are supported")
         object.__setattr__(self, "_maps", (A, b))
-        isometries.check_group(base, *affine_maps(self), base.n_images)
+        isometries.check_group(base, *affine_maps(self), len(A))
         first = isometries.find_identity(base, A, b)  # the identity first, as `images` promises
         order = np.r_[first, 0:first, first + 1:len(A)]
         A, b = A[order], b[order]
@@ -195,8 +195,7 @@ class Quotient(Manifold):
         Z = np.asarray(Z, dtype=float)
         moved = np.einsum("gij,nj->gni", A, Z) + b[:, None]
         # the images, in the base, of each copy
-        images = self.manifold.images(moved.reshape(-1, Z.shape[1]))
-        return images.reshape(-1, *moved.shape).swapaxes(0, 1).reshape(-1, *Z.shape)
+        return self.manifold.images(moved.reshape(-1, Z.shape[1])).reshape(-1, *Z.shape)
 
     @property
     def is_homogeneous(self):

@@ -2,8 +2,8 @@ r"""Symmetric positive definite matrices, with two metrics.
 
 The affine-invariant metric and its heat kernel
 -----------------------------------------------
-With :math:`\langle A,B\rangle_X=\operatorname{tr}X^{-1}AX^{-1}B` every map :math:`X\mapsto gXg^\top` is an isometry. Up to
-these, a pair of points is known by the logarithms :math:`h_1\ge\dots\ge h_n` of the eigenvalues of
+With :math:`\langle A,B\rangle_X=\operatorname{tr}X^{-1}AX^{-1}B` every map :math:`X\mapsto gXg^\top` is an isometry. Up
+to these, a pair of points is known by the logarithms :math:`h_1\ge\dots\ge h_n` of the eigenvalues of
 :math:`X^{-1}Y`; the squared distance is :math:`\sum h_i^2`, and in these coordinates
 
 .. math:: \Delta f=\sum_if_{ii}+\tfrac12\sum_{i<j}\coth\frac{h_i-h_j}2\,(f_i-f_j),\qquad

@@ -256,6 +256,33 @@ def _gauss_poly(c, cut, coef, out, times):
 
 
 @jit(inline="always")
+def _series(y, coef, terms, out):
+    """Evaluate one slot of the series form for a tile: Horner's scheme, twelve coefficients at a time."""
+    for i in range(y.size):
+        out[i] = 0.0
+    for top in range(terms - 12, -1, -12):
+        a = coef[top:top + 12]
+        a0, a1, a2, a3, a4, a5 = a[0], a[1], a[2], a[3], a[4], a[5]
+        a6, a7, a8, a9, a10, a11 = a[6], a[7], a[8], a[9], a[10], a[11]
+        for i in range(y.size):
+            x = y[i]
+            p = _four(_four(out[i], a11, a10, a9, a8, x), a7, a6, a5, a4, x)
+            out[i] = _four(p, a3, a2, a1, a0, x)
+
+
+@jit(inline="always")
+def _times_others(h, base, factor, form, f):
+    """Multiply by the weights and the kernels of all factors but f."""
+    for i in range(h.size):
+        h[i] *= base[i]
+    for g in range(form.size):
+        if g != f and form[g] == 2:
+            v = factor[g, :h.size]
+            for i in range(h.size):
+                h[i] *= v[i]
+
+
+@jit(inline="always")
 def _find_cells(c, kind, half, pace, top, which):
     """Replace chords by the distance from the middle of their cell; `which` receives the cells."""
     if kind == 3:
@@ -293,12 +320,12 @@ def _cell_poly(x, which, table, out, add):
 
 
 @jit(inline="always")
-def _find_near(x, middle, extent, b0, start, period, kind, half, is_gauss, cut, c, near):
+def _find_near(x, middle, extent, b0, start, period, kind, half, form, cut, c, near):
     """Mark the boxes b0, b0 + 1, ... that are not beyond the cut of some factor as a whole."""
     for b in range(near.size):
         near[b] = True
-    for f in range(is_gauss.size):
-        if is_gauss[f] == 0:
+    for f in range(form.size):
+        if form[f] != 1:
             continue
         for b in range(c.size):
             c[b] = 0.0
@@ -347,7 +374,7 @@ def _add_hyperbolic(xq, Y, j0, nb_, lo, last, radius, h, gradient):
 
 
 @jit
-def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gauss, cut, poly, pace, cell,
+def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, cut, poly, terms, pace, cell,
                 order, total, gradient, laplacian):
     """Add to each query the kernel sums over all sources, relative to the kernel's peak.
 
@@ -380,14 +407,20 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
     _wide_vectors()
     n = w.size
     nf = kind.size
-    any_gauss = is_gauss.sum() > 0
-    all_gauss = is_gauss.sum() == nf
+    any_gauss, all_gauss, any_cells, any_series = False, True, False, False
+    for f in range(nf):
+        any_gauss |= form[f] == 1
+        all_gauss &= form[f] == 1
+        any_cells |= form[f] == 0
+        any_series |= form[f] == 2
     short = _short(poly[0, 0]) and _short(poly[0, 1])
     plain3 = nf == 1 and all_gauss and X.shape[1] == 3 and period[0] == 0.0 and kind[0] != 3
     chord = np.empty((nf, TILE))
     value = np.empty(TILE)
     exponent = np.empty(TILE)
     slope = np.empty(TILE)
+    factor = np.empty((nf, TILE))  # values of the series form
+    base = np.empty(TILE)          # weights times the kernels of all other factors
     which = np.empty((nf, TILE), dtype=np.int64)
     distance = np.empty(CHUNK // BOX)
     near = np.empty(CHUNK // BOX, dtype=np.bool_)
@@ -397,7 +430,7 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
             xq = X[q]
             boxes = (c1 - c0 + BOX - 1) // BOX
             if any_gauss and n > BOX:
-                _find_near(xq, middle, extent, c0 // BOX, start, period, kind, half, is_gauss, cut, distance[:boxes],
+                _find_near(xq, middle, extent, c0 // BOX, start, period, kind, half, form, cut, distance[:boxes],
                            near[:boxes])
             else:
                 near[:boxes] = True
@@ -447,9 +480,14 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                 for f in range(nf):
                     c = chord[f, :size]
                     _chords(xq, Y, j0, size, start[f], start[f + 1], period, kind[f], half[f], c)
-                    if is_gauss[f] == 1:
+                    if form[f] == 1:
                         _gauss_poly(c, cut[f], poly[f, 0], k, times)
                         times = True
+                    elif form[f] == 2:
+                        unit = 2.0 / cut[f]
+                        for i in range(c.size):
+                            c[i] = 1.0 - c[i] * unit
+                        _series(c, poly[f, 0], terms[f], factor[f, :size])
                     else:
                         top = np.int64(half[f] * pace[f] + 0.5) - 1
                         _find_cells(c, kind[f], half[f], pace[f], top, which[f, :size])
@@ -458,12 +496,27 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                 if all_gauss:
                     for i in range(k.size):
                         k[i] = wt[i] * _root_power(k[i])
-                elif any_gauss:
+                elif any_gauss and any_cells:
                     for i in range(k.size):
                         k[i] = wt[i] * _root_power(k[i]) * _exp(e[i])
-                else:
+                elif any_gauss:
+                    for i in range(k.size):
+                        k[i] = wt[i] * _root_power(k[i])
+                elif any_cells:
                     for i in range(k.size):
                         k[i] = wt[i] * _exp(e[i])
+                else:
+                    for i in range(k.size):
+                        k[i] = wt[i]
+                if any_series:
+                    b = base[:size]
+                    for i in range(k.size):
+                        b[i] = k[i]
+                    for f in range(nf):
+                        if form[f] == 2:
+                            v = factor[f, :size]
+                            for i in range(k.size):
+                                k[i] *= v[i]
                 for i in range(k.size):
                     s += k[i]
                 if order == 0:
@@ -472,12 +525,16 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                 h = slope[:size]
                 for f in range(nf):
                     c = chord[f, :size]
-                    if is_gauss[f] == 1:
-                        _gauss_poly(c, cut[f], poly[f, 1], h, False)
+                    if form[f] == 2:
+                        _series(c, poly[f, 1], terms[f], h)
+                        _times_others(h, base[:size], factor, form, f)
                     else:
-                        _cell_poly(c, which[f, :size], cell[f, 1], h, False)
-                    for i in range(k.size):
-                        h[i] = h[i] * k[i]
+                        if form[f] == 1:
+                            _gauss_poly(c, cut[f], poly[f, 1], h, False)
+                        else:
+                            _cell_poly(c, which[f, :size], cell[f, 1], h, False)
+                        for i in range(k.size):
+                            h[i] = h[i] * k[i]
                     if kind[f] == 3:
                         _add_hyperbolic(xq, Y, j0, size, start[f], start[f + 1] - 1, 0.5 * half[f], h, gradient[q])
                         continue
@@ -499,12 +556,18 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                     d = 0.0
                     for f in range(nf):
                         c = chord[f, :size]
-                        if is_gauss[f] == 1:
-                            _gauss_poly(c, cut[f], poly[f, 2], h, False)
+                        if form[f] == 2:
+                            _series(c, poly[f, 2], terms[f], h)
+                            _times_others(h, base[:size], factor, form, f)
                         else:
-                            _cell_poly(c, which[f, :size], cell[f, 2], h, False)
+                            if form[f] == 1:
+                                _gauss_poly(c, cut[f], poly[f, 2], h, False)
+                            else:
+                                _cell_poly(c, which[f, :size], cell[f, 2], h, False)
+                            for i in range(k.size):
+                                h[i] = h[i] * k[i]
                         for i in range(k.size):
-                            d += h[i] * k[i]
+                            d += h[i]
                     laplacian[q] += d
                 j0 += size
             total[q] += s

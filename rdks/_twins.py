@@ -5,6 +5,8 @@ and they are what the compiled code is tested against.
 """
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 _BLOCK = 32768  # elements of a temporary that stay in the second-level cache
@@ -68,7 +70,7 @@ def _cells(X, Y, c, kind, half, period, pace):
     return below.astype(np.intp), c
 
 
-def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gauss, cut, poly, pace, cell,
+def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, cut, poly, terms, pace, cell,
                 order, total, gradient, laplacian):
     """Add to each query the kernel sums over all sources; see :func:`rdks._kernels.kernel_sums`.
 
@@ -80,13 +82,13 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
     for q0 in range(0, len(X), rows):
         q = slice(q0, min(q0 + rows, len(X)))
         shape = (q.stop - q0, n)
-        root, exponent, local = None, None, []
+        root, exponent, local, factor = None, None, [], {}
         for f in range(kind.size):
             c = np.empty(shape) if order or f else work[:shape[0]]
             d = spare[:shape[0]]
             columns = range(start[f], start[f + 1])
             of = slice(columns.start, columns.stop)
-            if is_gauss[f]:
+            if form[f]:
                 if kind[f] == 3:
                     c[...] = _hyperbolic_chords(X[q, of], Y[of], half[f])
                 for j in columns if kind[f] != 3 else ():
@@ -96,11 +98,16 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
                         c += d
                     else:
                         c *= c
+                local.append(c)
+                if form[f] == 2:
+                    c *= -2 / cut[f]
+                    c += 1.0
+                    factor[f] = _horner(poly[f, 0], c, np.empty(shape))
+                    continue
                 c *= 1 / cut[f]
                 np.minimum(c, 1.0, out=c)
                 p = _horner(poly[f, 0], c, np.empty(shape))
                 root = p if root is None else root * p
-                local.append(c)
             else:
                 local.append(_cells(X[q, of], Y[of], c, kind[f], half[f], period[of], pace[f]))
                 e = _panel(cell[f, 0], *local[f])
@@ -111,19 +118,24 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, is_gau
         if exponent is not None:
             np.exp(np.maximum(exponent, -700.0, out=exponent), out=exponent)
         k = root if exponent is None else exponent if root is None else root * exponent
+        base = np.ones(shape) if k is None else k  # the kernels of all factors but those in the series form
+        k = functools.reduce(np.multiply, factor.values(), base)
         left_out = np.flatnonzero(skip[q] >= 0)
         k[left_out, skip[q][left_out]] = 0.0
         total[q] += k @ w
         if not order:
             continue
-        k *= w
+        weight = np.where(np.arange(n) == skip[q][:, None], 0.0, w) if factor else w
+        k = k * w
         for f in range(kind.size):
+            others = [v for g, v in factor.items() if g != f]
+            around = functools.reduce(np.multiply, others, base * weight) if f in factor else k
             for slot in (1, 2)[:order]:
-                if is_gauss[f]:
+                if form[f]:
                     h = _horner(poly[f, slot], local[f], np.empty(shape))
                 else:
                     h = _panel(cell[f, slot], *local[f])
-                h *= k
+                h *= around
                 if slot == 2:
                     laplacian[q] += h.sum(axis=1)
                     continue

@@ -275,12 +275,18 @@ def _polish(objective, x, ends):
             values[x] = objective(float(np.exp(x)))
         return values[x]
 
+    step = 0.0
     while True:
+        # on in the same direction, by ever longer steps, or else by the shortest to either side
+        ahead = min(max(x + 2 * step, ends[0]), ends[1])
+        if step and value(ahead) < value(x):
+            x, step = ahead, 2 * step
+            continue
         left, right = max(x - _POLISH, ends[0]), min(x + _POLISH, ends[1])
         if value(left) < value(x):
-            x = left
+            x, step = left, -_POLISH
         elif value(right) < value(x):
-            x = right
+            x, step = right, _POLISH
         else:
             break
     if left < x < right:

@@ -78,7 +78,7 @@ def choose_engine(manifold, n_sources, t):
     if manifold.kernel == "pairs":
         return "direct", f"sums over {n_sources} sources, the kernel evaluated pair by pair"
     where = manifold.flow(np.zeros((1, manifold.embed_dim)), t)[1] if manifold.has_drift else t
-    dense = radial.table(manifold.factors(), where).is_gauss.all()
+    dense = radial.table(manifold.factors(), where).form.all()
     form = ("a polynomial in the squared chord" if dense
             else "piecewise polynomials, as the kernel reaches the cut locus or falls slowly")
     images = f" and their {manifold.n_images - 1} further images" if manifold.n_images > 1 else ""
@@ -327,7 +327,7 @@ class DirectSum(Sources):
 
         def part(rows):
             g, lap = (gradient[rows], laplacian[rows]) if order else (gradient, laplacian)
-            self._part(kernels, blocks, Z[rows], rows, order, log_density[rows], g, lap)
+            self._part(kernels, blocks, Z[rows], np.arange(nq)[rows], order, log_density[rows], g, lap)
 
         workers = 1 if pairs < _SERIAL else min(effective_n_jobs(n_jobs), nq)
         if workers == 1:
@@ -339,10 +339,10 @@ class DirectSum(Sources):
                 list(pool.map(part, [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]))
         return Evaluation(log_density, gradient if order else None, laplacian if order > 1 else None)
 
-    def _part(self, kernels, blocks, Z, rows, order, log_density, gradient, laplacian):
-        """Fill the outputs for some rows of the queries: dense sums, then the tail."""
+    def _part(self, kernels, blocks, Z, rows, order, log_density, gradient, laplacian, series=True):
+        """Fill the outputs for some rows of the queries: dense sums, those without series, then the tail."""
         factors = self.manifold.factors()
-        tables = [radial.table(factors, time, order) for time, *_ in blocks]
+        tables = [radial.table(factors, time, order, series) for time, *_ in blocks]
         reference = max(tb.log_peak for tb in tables)
         total = np.zeros(len(Z))
         doubt = 0.0
@@ -366,7 +366,14 @@ class DirectSum(Sources):
                 laplacian /= total
                 laplacian -= np.einsum("ij,ij->i", gradient, gradient)
         far = np.flatnonzero(total * _TRUST <= doubt)
-        if far.size:
+        if far.size and any((tb.form == 2).any() for tb in tables):
+            # not far enough for the tail, perhaps: the piecewise form is right relative to each kernel
+            logs, g, lap = np.empty(far.size), np.zeros((far.size, Z.shape[1])), np.zeros(far.size)
+            self._part(kernels, blocks, Z[far], rows[far], order, logs, g, lap, series=False)
+            log_density[far] = logs
+            if order:
+                gradient[far], laplacian[far] = g, lap
+        elif far.size:
             self._tail(kernels, blocks, Z, rows, far, order, log_density, gradient, laplacian)
 
     def _tail(self, kernels, blocks, Z, rows, far, order, log_density, gradient, laplacian):

@@ -3,22 +3,28 @@ r"""Heat kernels as arrays: the tables that the kernel sums read.
 A kernel sum needs, for each factor of the manifold and for one time t, three functions of the
 squared chord c: :math:`\log k_t`, its slope :math:`\partial_c\log k_t`, and
 :math:`\Delta k_t/k_t`. Compiled code cannot call back into Python, so they travel as
-polynomials, in one of two forms.
+polynomials, in one of three forms.
 
 ``gauss``
     One polynomial in c on :math:`[0,c_{cut}]`, where the kernel has fallen to
     :math:`e^{-60}` of its peak; beyond the cut that value is used. It gives the 128th root of
     k / k(0), which needs no exponential: a polynomial of degree 11 (or 19, when t is larger)
     resolves the root to the last digit, and seven squarings undo it at the price of two digits.
-    This is the fast form. It exists when t is small (about t < 0.03 on the unit sphere) and, over the
-    whole of a compact factor and cutting nothing, when t is large (about t > 0.5).
+    This is the fast form. It exists when t is small (about t < 0.03 on the unit sphere).
+``series``
+    One polynomial in y = 1 - 2c/c_max over the whole of a compact factor, of k / k(0) itself and of its
+    derivatives. It exists when t is large (about t > 0.03 on the unit sphere, t > 0.1 on the unit circle) and has
+    at most 48 coefficients. On spheres they are positive, as those of every positive definite function of
+    the cosine are (Schoenberg), so powers of y cancel nothing; but values are right relative to the peak only:
+    a query whose sum is small is done again without this form.
 ``cells``
     Polynomials of degree 7 on equal cells of the distance from the cut locus, :math:`v=|x+y|` on a
     sphere and L/2 - |x-y| on a circle, over the whole manifold. Near the cut locus several
     geodesics compete and the log kernel bends within a layer of width t/pi: the cells resolve
     that layer. In hyperbolic space, which has no cut locus, the cells are sixteen equal parts of each octave
     of 1 + c/R^2, up to where the kernel has fallen to :math:`e^{-60}` of its peak: equal steps in the
-    distance, nearly, that the bits of a number give without a logarithm. Used in the dense sums between.
+    distance, nearly, that the bits of a number give without a logarithm. Used in the dense sums where
+    the others do not serve.
 
 In the tail, where a sum is smaller than the cut of a dense form, another table serves at every
 t: panels in the same variable, geometrically fine at the cut locus, of log k + r^2/2t, the Gaussian
@@ -49,6 +55,8 @@ DEPTH = 60.0
 ROOT = 128
 
 _GAUSS = (12, 20)  # coefficients of the gauss form: the fewest that resolve it
+_SERIES, _TERMS = 48, 12  # coefficients of the series form at most, and the number by which they are read
+_SERIES_ERROR = 3e-16     # its error relative to the peak, of which sums over many sources see less
 _PANEL = 16   # coefficients of a panel
 _CELL = 8     # coefficients of a cell
 KINDS = {"line": 0, "circle": 1, "sphere": 2, "hyperbolic": 3}
@@ -74,6 +82,7 @@ def _chebyshev_to_powers(count, shift):
 
 
 _GAUSS_FITS = [_chebyshev_to_powers(count, True) for count in _GAUSS]
+_SERIES_FIT = _chebyshev_to_powers(64, False)
 _PANEL_NODES, _PANEL_CHEB, _PANEL_POWERS = _chebyshev_to_powers(_PANEL, False)
 _CELL_NODES, _CELL_CHEB, _CELL_POWERS = _chebyshev_to_powers(_CELL, False)
 
@@ -96,26 +105,31 @@ class KernelTable:
     half : float64 (F,)
         Distance from the cut locus at c = 0: half the period, or the diameter 2R, also where R is the radius of
         curvature of a hyperbolic factor.
-    is_gauss : int64 (F,)
-    cut, poly : float64 (F,), (F, 3, 20)
-        The ``gauss`` form: power coefficients in min(c / cut, 1) of the root, slope, ratio.
+    form : int64 (F,)
+        0 cells, 1 gauss, 2 series.
+    cut, poly : float64 (F,), (F, 3, 48)
+        The ``gauss`` form: power coefficients in min(c / cut, 1) of the root, slope, ratio, 20 at most.
+        The ``series`` form: those in 1 - 2 c / cut of k, of its derivative in c and of its Laplacian, all / k(0).
+    terms : int64 (F,)
+        Coefficients of the ``series`` form, a multiple of 12.
     pace, cell : float64 (F,), (F, 3, 8, N)
         The ``cells`` form: cells per unit of v (the largest 1 + c/R^2 of a hyperbolic factor), and power
         coefficients in the distance from the middle of a cell, in cells.
     log_peak : float
         log k_t(x, x).
     floor : float
-        Largest possible absolute error of k / k(0) from cutting it: its value at the cut, about
-        exp(-60), or 1e-300 where only the range of floating-point numbers cuts.
+        Absolute error of k / k(0): where it is cut its value there, about exp(-60), or 1e-300 where only the range
+        of floating-point numbers cuts; rounding of the ``series`` form.
     """
 
     start: np.ndarray
     period: np.ndarray
     kind: np.ndarray
     half: np.ndarray
-    is_gauss: np.ndarray
+    form: np.ndarray
     cut: np.ndarray
     poly: np.ndarray
+    terms: np.ndarray
     pace: np.ndarray
     cell: np.ndarray
     log_peak: float
@@ -124,7 +138,7 @@ class KernelTable:
     @property
     def arrays(self):
         """The arrays in the order in which the kernels take them."""
-        return (self.start, self.period, self.kind, self.half, self.is_gauss, self.cut, self.poly,
+        return (self.start, self.period, self.kind, self.half, self.form, self.cut, self.poly, self.terms,
                 self.pace, self.cell)
 
 
@@ -212,14 +226,9 @@ def _gauss_form(factor, t, order, peak):
     reach = factor.reach
     # On a sphere log k >= peak - r^2/2t, elsewhere it is less; a little more depth costs nothing.
     r = np.sqrt(2 * t * (DEPTH + 0.5 * factor.dim)) if factor.kind != "line" else np.sqrt(2 * t * DEPTH)
-    whole = r > 0.75 * reach
-    if whole:
-        r = reach
-    elif factor.hyperbolic and r > 4 * factor.radius:
+    if r > (4 * factor.radius if factor.hyperbolic else 0.75 * reach):
         return None
     cut = _chord_from_distance(factor, r)
-    if whole:
-        cut *= 1 + 1e-9  # no chord is beyond it, whatever its rounding
     for fit in _GAUSS_FITS:
         nodes, to_cheb, to_powers = fit
         r = _distance_from_chord(factor, 0.5 * cut * (1 + nodes))
@@ -234,10 +243,36 @@ def _gauss_form(factor, t, order, peak):
     else:
         return None
     cheb[np.abs(cheb) < 1e-19 * scale] = 0.0
-    poly = np.zeros((3, _GAUSS[-1]))
+    poly = np.zeros((3, _SERIES))
     poly[:len(values), :len(nodes)] = (to_powers @ cheb).T
     poly[0, 0] = 1.0  # exact: the kernel at distance zero is its peak
-    return cut, poly, 0.0 if whole else float(poly[0].sum()) ** ROOT
+    return cut, poly, float(poly[0].sum()) ** ROOT
+
+
+def _series_form(factor, t, order, peak):
+    """Fit the ``series`` form: (largest c, coefficients, their number), or None if it does not serve."""
+    if not np.isfinite(factor.reach):
+        return None
+    most = _chord_from_distance(factor, factor.reach)
+    nodes, to_cheb, _ = _SERIES_FIT
+    r = _distance_from_chord(factor, 0.5 * most * (1 - nodes))
+    values = _slots(factor, r, t, order, True)
+    k = np.exp(values[0] - peak)
+    values = np.array([k, *(k * v for v in values[1:])])
+    cheb = to_cheb @ values.T
+    # the last coefficients are rounding, of which a polynomial of fewer is free
+    size = np.abs(values).max(axis=1)
+    noise = 4e-16 * size
+    kept = np.flatnonzero((np.abs(cheb) > noise).any(axis=1))[-1] + 1
+    if kept > _SERIES:
+        return None
+    poly = np.zeros((3, _SERIES))
+    for slot in range(len(values)):
+        coefs = np.polynomial.chebyshev.cheb2poly(cheb[:kept, slot])
+        if np.abs(coefs).sum() > 4 * size[slot]:
+            return None  # powers would cancel
+        poly[slot, :len(coefs)] = coefs
+    return most, poly, -(-kept // _TERMS) * _TERMS
 
 
 def _panels(factor, t, order, gaussian, shift=0.0):
@@ -376,7 +411,7 @@ def _layout(factors):
 
 
 @lru_cache(maxsize=512)
-def table(factors, t, order=0):
+def table(factors, t, order=0, series=True):
     """Tabulate the heat kernel of a product of space forms for the dense sums.
 
     Parameters
@@ -386,27 +421,31 @@ def table(factors, t, order=0):
         Time, positive.
     order : int
         0 for the log kernel alone, 1 or 2 for slopes and Laplacians too.
+    series : bool
+        Whether the ``series`` form may be used, which is right relative to the peak only.
 
     Returns
     -------
     KernelTable
     """
-    gauss, cells, peak = [], [], 0.0
-    for factor in factors:
+    count, peak, floor = len(factors), 0.0, 1e-300
+    form, terms = np.zeros((2, count), dtype=np.int64)
+    cut, poly, pace, cells = np.ones(count), np.zeros((count, 3, _SERIES)), np.zeros(count), {}
+    for f, factor in enumerate(factors):
         top = float(factor.log_kernel(np.zeros(1), t)[0])
         peak += top
-        gauss.append(_gauss_form(factor, t, order, top))
-        cells.append(None if gauss[-1] else _cells(factor, t, order, top))
-    is_gauss = np.array([g is not None for g in gauss], dtype=np.int64)
-    cut = np.array([g[0] if g else 1.0 for g in gauss])
-    poly = np.array([g[1] if g else np.zeros((3, _GAUSS[-1])) for g in gauss])
-    pace = np.array([c[0] if c else 0.0 for c in cells])
-    cell = np.zeros((len(factors), 3, _CELL, max([c[1].shape[-1] for c in cells if c], default=1)))
-    for f, c in enumerate(cells):
-        if c:
-            cell[f, ..., :c[1].shape[-1]] = c[1]
-    return KernelTable(*_layout(factors), is_gauss, cut, poly, pace, cell, log_peak=peak,
-                       floor=max([1e-300, *(g[2] for g in gauss if g), *(c[2] for c in cells if c)]))
+        found = _gauss_form(factor, t, order, top)
+        if found:
+            form[f], (cut[f], poly[f], error) = 1, found
+        elif series and (found := _series_form(factor, t, order, top)):
+            form[f], (cut[f], poly[f], terms[f]), error = 2, found, _SERIES_ERROR
+        else:
+            pace[f], cells[f], error = _cells(factor, t, order, top)
+        floor = max(floor, error)
+    cell = np.zeros((count, 3, _CELL, max([c.shape[-1] for c in cells.values()], default=1)))
+    for f, c in cells.items():
+        cell[f, ..., :c.shape[-1]] = c
+    return KernelTable(*_layout(factors), form, cut, poly, terms, pace, cell, log_peak=peak, floor=floor)
 
 
 @lru_cache(maxsize=512)

@@ -753,6 +753,13 @@ class FromGeomstats(Manifold):
         Z, W = np.broadcast_arrays(Z, W)
         return _norm(self._connect(self._frames(Z), self._frames(W)).w)
 
+    def distances(self, X, Y):
+        """Return the distances between all points of two sets, (q, m) and (n, m); shape (q, n).
+
+        They come from, and go to, what `pair_kernel` keeps: with the same sets each pair is computed once.
+        """
+        return np.sqrt(self._pairs(np.asarray(X, dtype=float), np.asarray(Y, dtype=float), False)[0])
+
     def random(self, n, rng):
         """Draw points as geomstats does: uniform on some compact spaces, of an unspecified law elsewhere."""
         return self._calls.random(n, rng)
@@ -803,9 +810,9 @@ class FromGeomstats(Manifold):
             truncation, rounding = 1.2 * gap**2, 1.5 * noise[todo] / (h[todo] * size)
             done = truncation <= 10 * rounding + 1e-14
             good[todo[done]] = True
-            shrink = np.clip((rounding / truncation) ** 0.2, 1 / 16, 0.7)
-            todo, shrink = todo[~done], shrink[~done]
-            h[todo] *= np.where(np.isfinite(shrink), shrink, 1 / 16)
+            shrink = (rounding[~done] / truncation[~done]) ** 0.2
+            todo = todo[~done]
+            h[todo] *= np.where(np.isfinite(shrink), np.clip(shrink, 1 / 16, 0.7), 1 / 16)
         return centre, J, h, by_log, good
 
     def _slopes(self, at, w, J, step, by_log):
@@ -1182,19 +1189,10 @@ class FromGeomstats(Manifold):
         radius R, :math:`\log(1+2e^{-2R(R-r)/t})` is added for the next shortest geodesic.
         """
         rows = rng.choice(len(Z), min(n_points, len(Z)), replace=False)
-        centres, d = np.asarray(Z, dtype=float)[rows], self.dim
-        k = len(centres)
-        ends = np.sqrt(t) * rng.standard_normal((k, n_ends, d))
+        centres = np.asarray(Z, dtype=float)[rows]
+        ends = np.sqrt(t) * rng.standard_normal((len(centres), n_ends, self.dim))
         ends[:, 0] = 0.0
-        part = (np.arange(n_bridge) + rng.uniform(size=(k, n_ends, n_bridge))) / n_bridge
-        w = part[..., None] * ends[:, :, None] + np.sqrt(t * part * (1 - part))[..., None] * rng.standard_normal(
-            (*part.shape, d))
-        at = self._frames(centres).repeat(n_ends * n_bridge)
-        w = w.reshape(-1, d)
-        V = np.einsum("nd,ndm->nm", w, at.vector)
-        _, J, step, by_log, _ = self._differential(at, w, self._frames(self._calls.exp(V, at.point)))
-        c = self._slopes(at, w, J, step, by_log)[1].reshape(k, n_ends, n_bridge)
-        error = np.abs(t * (0.5 * c.mean(axis=2) - (self.scalar_curvature or 0.0) / 12))
+        error = np.abs(self._correction(centres, ends, t, rng, n_bridge))
         radius = self._calls.declared_radius(centres)
         if radius is not None:
             finite = np.where(np.isfinite(radius), radius, 0.0)[:, None]
@@ -1203,6 +1201,21 @@ class FromGeomstats(Manifold):
         # where the expansion breaks down within reach nothing is known
         error = np.where(np.isfinite(error), error, np.inf)
         return float(np.median(error)), float(error.max())
+
+    def _correction(self, Y, ends, t, rng, n_bridge):
+        """Estimate log of the true kernel minus log k between y and exp_y(w), for the rows w of ends, (n, k, d).
+
+        The integral over bridges in the notes of `estimate_error`; shape (n, k).
+        """
+        n, k, d = ends.shape
+        part = (np.arange(n_bridge) + rng.uniform(size=(n, k, n_bridge))) / n_bridge
+        spread = np.sqrt(t * part * (1 - part))[..., None]
+        w = (part[..., None] * ends[:, :, None] + spread * rng.standard_normal((*part.shape, d))).reshape(-1, d)
+        at = self._frames(Y).repeat(k * n_bridge)
+        V = np.einsum("nd,ndm->nm", w, at.vector)
+        _, J, step, by_log, _ = self._differential(at, w, self._frames(self._calls.exp(V, at.point)))
+        c = self._slopes(at, w, J, step, by_log)[1].reshape(n, k, n_bridge)
+        return t * (0.5 * c.mean(axis=2) - (self.scalar_curvature or 0.0) / 12)
 
     def error_report(self, Z, t):
         """Say in words how large the error of the log density is at time `t`, for a warning.
@@ -1218,9 +1231,13 @@ class FromGeomstats(Manifold):
         str
         """
         median, worst = self.estimate_error(Z, t, np.random.default_rng(0))
-        power = "t^2 = bandwidth^4" if self.scalar_curvature is not None else "t = bandwidth^2"
-        text = (f"At bandwidth {np.sqrt(t):.3g} the log density is off by about {median:.2g}, at worst {worst:.2g} "
-                f"(estimated at a few of the data, near the peaks); the error falls with {power}.")
+        if not median <= 1:
+            text = (f"At bandwidth {np.sqrt(t):.3g} it is not valid: the kernel reaches as far as the curvature of the "
+                    "space, or its edge, lets it. Choose a smaller bandwidth.")
+        else:
+            power = "the fourth power" if self.scalar_curvature is not None else "the square"
+            text = (f"At bandwidth {np.sqrt(t):.3g} the log density is off by about {median:.2g}, at worst {worst:.2g} "
+                    f"(estimated near a few of the data); the error falls with {power} of the bandwidth.")
         if self._calls.declared_radius(np.asarray(Z, dtype=float)[:1]) is None:
             text += " geomstats gives no injectivity radius: longer geodesics are not in the estimate."
         return text

@@ -438,7 +438,7 @@ class FromGeomstats(Manifold):
     homogeneous spaces. Its relative error is :math:`O(t)` where s varies and, where it is constant,
     :math:`O(t^2)` (exact on hyperbolic space of dimension three). Its mass is not exactly one, for the same
     reason. :meth:`estimate_error` measures the error, and fitting warns with it. Near points where geodesics
-    focus (the antipode on a sphere) :math:`\theta\to0`: it is kept above :math:`(1+r^2/t)^{1-d}`, which is its
+    focus (the antipode on a sphere) :math:`\theta\to0`: it is kept above :math:`(2+r^2/t)^{1-d}`, which is its
     effective size there, with no derivative. Geodesics other than the shortest one are left out.
     Edges of the space, where it has any, are not seen: geodesics that leave geomstats' domain count.
 
@@ -1077,7 +1077,7 @@ class FromGeomstats(Manifold):
 
     def _log_kernel(self, square, log_theta, t):
         """Equation (1), and where the floor of theta is in force."""
-        floor = -(self.dim - 1) * np.log1p(square / t)
+        floor = -(self.dim - 1) * np.log(2 + square / t)
         log_k = -square / (2 * t) - 0.5 * self.dim * np.log(2 * np.pi * t) - 0.5 * np.maximum(log_theta, floor)
         return log_k + (self.scalar_curvature or 0.0) * t / 12, log_theta < floor
 

@@ -63,6 +63,9 @@ class Product(Manifold):
             if part.kernel != "factors":
                 raise UnsupportedError(f"Product: {part!r} has no heat kernel in closed form, so a product with it has "
                                        "none that sums could use. Fit it alone")
+            if part.has_drift:
+                raise UnsupportedError(f"Product: {part!r} has a drift, and sums over a product have one clock for all "
+                                       "parts. Fit it alone, or use OrnsteinUhlenbeck(d) for several coordinates")
         times = (1.0,) * len(parts) if times is None else tuple(times)
         if len(times) != len(parts):
             raise ValueError(f"times = {times!r}: expected one number per part, {len(parts)} in all")
@@ -157,23 +160,6 @@ class Product(Manifold):
     @property
     def is_homogeneous(self):
         return all(part.is_homogeneous for part in self.parts)
-
-    @property
-    def has_drift(self):
-        return any(part.has_drift for part in self.parts)
-
-    def flow(self, Z, t):
-        if not self.has_drift:
-            return Z, t
-        moved, times = [], []
-        for (part, P), a in zip(self._embedded(Z), self.times, strict=True):
-            here, time = part.flow(P, a * t)
-            moved.append(here)
-            times.append(time / a)
-        if any(time != times[0] for time in times[1:]):
-            raise UnsupportedError("Product: parts with a drift need a time of their own, which sums over a product do "
-                                   "not have. Fit them alone")
-        return np.concatenate(moved, axis=1) / self._scaling(), times[0]
 
     def random(self, n, rng):
         return np.concatenate([part.random(n, rng) for part in self.parts], axis=1) / self._scaling()

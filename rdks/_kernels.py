@@ -256,7 +256,7 @@ def _gauss_poly(c, cut, coef, out, times):
 
 
 @jit(inline="always")
-def _series(y, coef, terms, out):
+def _series(y, coef, terms, even, out):
     """Evaluate one slot of the series form for a tile: Horner's scheme, twelve coefficients at a time."""
     for i in range(y.size):
         out[i] = 0.0
@@ -264,10 +264,16 @@ def _series(y, coef, terms, out):
         a = coef[top:top + 12]
         a0, a1, a2, a3, a4, a5 = a[0], a[1], a[2], a[3], a[4], a[5]
         a6, a7, a8, a9, a10, a11 = a[6], a[7], a[8], a[9], a[10], a[11]
-        for i in range(y.size):
-            x = y[i]
-            p = _four(_four(out[i], a11, a10, a9, a8, x), a7, a6, a5, a4, x)
-            out[i] = _four(p, a3, a2, a1, a0, x)
+        if even:
+            for i in range(y.size):
+                x = y[i] * y[i]
+                p = _four(_four(out[i], a11, a10, a9, a8, x), a7, a6, a5, a4, x)
+                out[i] = _four(p, a3, a2, a1, a0, x)
+        else:
+            for i in range(y.size):
+                x = y[i]
+                p = _four(_four(out[i], a11, a10, a9, a8, x), a7, a6, a5, a4, x)
+                out[i] = _four(p, a3, a2, a1, a0, x)
 
 
 @jit(inline="always")
@@ -276,7 +282,7 @@ def _times_others(h, base, factor, form, f):
     for i in range(h.size):
         h[i] *= base[i]
     for g in range(form.size):
-        if g != f and form[g] == 2:
+        if g != f and form[g] >= 2:
             v = factor[g, :h.size]
             for i in range(h.size):
                 h[i] *= v[i]
@@ -412,7 +418,7 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
         any_gauss |= form[f] == 1
         all_gauss &= form[f] == 1
         any_cells |= form[f] == 0
-        any_series |= form[f] == 2
+        any_series |= form[f] >= 2
     short = _short(poly[0, 0]) and _short(poly[0, 1])
     plain3 = nf == 1 and all_gauss and X.shape[1] == 3 and period[0] == 0.0 and kind[0] != 3
     chord = np.empty((nf, TILE))
@@ -483,11 +489,11 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
                     if form[f] == 1:
                         _gauss_poly(c, cut[f], poly[f, 0], k, times)
                         times = True
-                    elif form[f] == 2:
+                    elif form[f] >= 2:
                         unit = 2.0 / cut[f]
                         for i in range(c.size):
                             c[i] = 1.0 - c[i] * unit
-                        _series(c, poly[f, 0], terms[f], factor[f, :size])
+                        _series(c, poly[f, 0], terms[f], form[f] == 3, factor[f, :size])
                     else:
                         top = np.int64(half[f] * pace[f] + 0.5) - 1
                         _find_cells(c, kind[f], half[f], pace[f], top, which[f, :size])
@@ -513,7 +519,7 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
                     for i in range(k.size):
                         b[i] = k[i]
                     for f in range(nf):
-                        if form[f] == 2:
+                        if form[f] >= 2:
                             v = factor[f, :size]
                             for i in range(k.size):
                                 k[i] *= v[i]
@@ -525,8 +531,11 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
                 h = slope[:size]
                 for f in range(nf):
                     c = chord[f, :size]
-                    if form[f] == 2:
-                        _series(c, poly[f, 1], terms[f], h)
+                    if form[f] >= 2:
+                        _series(c, poly[f, 1], terms[f], form[f] == 3, h)
+                        if form[f] == 3:
+                            for i in range(c.size):
+                                h[i] *= c[i]
                         _times_others(h, base[:size], factor, form, f)
                     else:
                         if form[f] == 1:
@@ -556,8 +565,8 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
                     d = 0.0
                     for f in range(nf):
                         c = chord[f, :size]
-                        if form[f] == 2:
-                            _series(c, poly[f, 2], terms[f], h)
+                        if form[f] >= 2:
+                            _series(c, poly[f, 2], terms[f], form[f] == 3, h)
                             _times_others(h, base[:size], factor, form, f)
                         else:
                             if form[f] == 1:

@@ -99,10 +99,10 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
                     else:
                         c *= c
                 local.append(c)
-                if form[f] == 2:
+                if form[f] >= 2:
                     c *= -2 / cut[f]
                     c += 1.0
-                    factor[f] = _horner(poly[f, 0], c, np.empty(shape))
+                    factor[f] = _horner(poly[f, 0], c * c if form[f] == 3 else c, np.empty(shape))
                     continue
                 c *= 1 / cut[f]
                 np.minimum(c, 1.0, out=c)
@@ -131,7 +131,10 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
             others = [v for g, v in factor.items() if g != f]
             around = functools.reduce(np.multiply, others, base * weight) if f in factor else k
             for slot in (1, 2)[:order]:
-                if form[f]:
+                if form[f] == 3:
+                    h = _horner(poly[f, slot], local[f] ** 2, np.empty(shape))
+                    h *= local[f] if slot == 1 else 1.0
+                elif form[f]:
                     h = _horner(poly[f, slot], local[f], np.empty(shape))
                 else:
                     h = _panel(cell[f, slot], *local[f])

@@ -283,10 +283,11 @@ def _polish(objective, x, ends):
             x, step = ahead, 2 * step
             continue
         left, right = max(x - _POLISH, ends[0]), min(x + _POLISH, ends[1])
-        if value(left) < value(x):
-            x, step = left, -_POLISH
-        elif value(right) < value(x):
+        # longer times first, which are cheaper on compact spaces
+        if value(right) < value(x):
             x, step = right, _POLISH
+        elif value(left) < value(x):
+            x, step = left, -_POLISH
         else:
             break
     if left < x < right:

@@ -341,8 +341,13 @@ class DirectSum(Sources):
 
     def _part(self, kernels, blocks, Z, rows, order, log_density, gradient, laplacian, series=True):
         """Fill the outputs for some rows of the queries: dense sums, those without series, then the tail."""
-        factors = self.manifold.factors()
-        tables = [radial.table(factors, time, order, series) for time, *_ in blocks]
+        factors, antipodal = self.manifold.factors(), self.manifold.antipodal
+        every, tables = blocks, [radial.table(factors, time, order, series, antipodal) for time, *_ in blocks]
+        if antipodal:
+            # the even part of the series serves an image and its antipode at once
+            half, n_images = self.manifold.n_images // 2, self.manifold.n_images
+            use = [b for b, tb in enumerate(tables) if tb.form[0] != 3 or b % n_images < half]
+            blocks, tables = [blocks[b] for b in use], [tables[b] for b in use]
         reference = max(tb.log_peak for tb in tables)
         total = np.zeros(len(Z))
         doubt = 0.0
@@ -366,10 +371,10 @@ class DirectSum(Sources):
                 laplacian /= total
                 laplacian -= np.einsum("ij,ij->i", gradient, gradient)
         far = np.flatnonzero(total * _TRUST <= doubt)
-        if far.size and any((tb.form == 2).any() for tb in tables):
+        if far.size and any((tb.form >= 2).any() for tb in tables):
             # not far enough for the tail, perhaps: the piecewise form is right relative to each kernel
             logs, g, lap = np.empty(far.size), np.zeros((far.size, Z.shape[1])), np.zeros(far.size)
-            self._part(kernels, blocks, Z[far], rows[far], order, logs, g, lap, series=False)
+            self._part(kernels, every, Z[far], rows[far], order, logs, g, lap, series=False)
             log_density[far] = logs
             if order:
                 gradient[far], laplacian[far] = g, lap

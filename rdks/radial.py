@@ -16,7 +16,8 @@ polynomials, in one of three forms.
     derivatives. It exists when t is large (about t > 0.03 on the unit sphere, t > 0.1 on the unit circle) and has
     at most 48 coefficients. On spheres they are positive, as those of every positive definite function of
     the cosine are (Schoenberg), so powers of y cancel nothing; but values are right relative to the peak only:
-    a query whose sum is small is done again without this form.
+    a query whose sum is small is done again without this form. Where -x is an image of x, as for axes and
+    rotations, the sum over both is the even part, twice: one polynomial in y^2 for two images.
 ``cells``
     Polynomials of degree 7 on equal cells of the distance from the cut locus, :math:`v=|x+y|` on a
     sphere and L/2 - |x-y| on a circle, over the whole manifold. Near the cut locus several
@@ -106,10 +107,11 @@ class KernelTable:
         Distance from the cut locus at c = 0: half the period, or the diameter 2R, also where R is the radius of
         curvature of a hyperbolic factor.
     form : int64 (F,)
-        0 cells, 1 gauss, 2 series.
+        0 cells, 1 gauss, 2 series, 3 the even part of it.
     cut, poly : float64 (F,), (F, 3, 48)
         The ``gauss`` form: power coefficients in min(c / cut, 1) of the root, slope, ratio, 20 at most.
-        The ``series`` form: those in 1 - 2 c / cut of k, of its derivative in c and of its Laplacian, all / k(0).
+        The ``series`` form: those in y = 1 - 2 c / cut of k, of its derivative in c and of its Laplacian, all / k(0).
+        Its even part: those in y^2 of the sum over c and cut - c; of the derivative, divided by y.
     terms : int64 (F,)
         Coefficients of the ``series`` form, a multiple of 12.
     pace, cell : float64 (F,), (F, 3, 8, N)
@@ -249,7 +251,7 @@ def _gauss_form(factor, t, order, peak):
     return cut, poly, float(poly[0].sum()) ** ROOT
 
 
-def _series_form(factor, t, order, peak):
+def _series_form(factor, t, order, peak, even):
     """Fit the ``series`` form: (largest c, coefficients, their number), or None if it does not serve."""
     if not np.isfinite(factor.reach):
         return None
@@ -271,8 +273,10 @@ def _series_form(factor, t, order, peak):
         coefs = np.polynomial.chebyshev.cheb2poly(cheb[:kept, slot])
         if np.abs(coefs).sum() > 4 * size[slot]:
             return None  # powers would cancel
+        if even:
+            coefs = 2 * coefs[slot == 1::2]
         poly[slot, :len(coefs)] = coefs
-    return most, poly, -(-kept // _TERMS) * _TERMS
+    return most, poly, -(-(kept // 2 + 1 if even else kept) // _TERMS) * _TERMS
 
 
 def _panels(factor, t, order, gaussian, shift=0.0):
@@ -411,7 +415,7 @@ def _layout(factors):
 
 
 @lru_cache(maxsize=512)
-def table(factors, t, order=0, series=True):
+def table(factors, t, order=0, series=True, even=False):
     """Tabulate the heat kernel of a product of space forms for the dense sums.
 
     Parameters
@@ -423,6 +427,8 @@ def table(factors, t, order=0, series=True):
         0 for the log kernel alone, 1 or 2 for slopes and Laplacians too.
     series : bool
         Whether the ``series`` form may be used, which is right relative to the peak only.
+    even : bool
+        Whether, in that form, the kernel from the antipode is to be added; for one factor, a sphere.
 
     Returns
     -------
@@ -437,8 +443,8 @@ def table(factors, t, order=0, series=True):
         found = _gauss_form(factor, t, order, top)
         if found:
             form[f], (cut[f], poly[f], error) = 1, found
-        elif series and (found := _series_form(factor, t, order, top)):
-            form[f], (cut[f], poly[f], terms[f]), error = 2, found, _SERIES_ERROR
+        elif series and (found := _series_form(factor, t, order, top, even)):
+            form[f], (cut[f], poly[f], terms[f]), error = 2 + even, found, (1 + even) * _SERIES_ERROR
         else:
             pace[f], cells[f], error = _cells(factor, t, order, top)
         floor = max(floor, error)

@@ -332,13 +332,20 @@ class _Calls:
 class _Frames(NamedTuple):
     """Points with an orthonormal basis each: `vector` and `dual` (coordinates = dual @ tangent vector) are (n, d, m).
 
-    `size` is the length in which the coordinates of the point change by their own size.
+    `unit` is the length of a tangent vector of Euclidean length one, in the root mean square; `noise` is how far off,
+    as a length, geomstats' exponential map is from this point.
     """
 
     point: np.ndarray
     vector: np.ndarray
     dual: np.ndarray
-    size: np.ndarray
+    unit: np.ndarray
+    noise: np.ndarray
+
+    @property
+    def size(self):
+        """Length in which the coordinates of the point change by their own size; (n,)."""
+        return self.unit * _norm(self.point)
 
     def take(self, rows):
         return _Frames(*(a[rows] for a in self))
@@ -545,7 +552,7 @@ class FromGeomstats(Manifold):
             calls.settle("inner", T, T, P)
         except Exception as error:
             self._refuse("lacks tangent spaces or an inner product", error)
-        at = self._frames(P, self._refuse)
+        at = self._frames(P, self._refuse, exp_works=False)
         # a geodesic short enough to have its end within the unknown injectivity radius
         for length in (0.1, 0.01, 0.001):
             w = length / np.sqrt(d) * np.ones((3, d))
@@ -621,7 +628,7 @@ class FromGeomstats(Manifold):
     # points as the user writes them
 
     def embed(self, X):
-        return self.project(np.asarray(X, dtype=float).reshape(len(X), -1))
+        return self.project(np.asarray(X, dtype=float).reshape(len(X), self.embed_dim))
 
     def unembed(self, Z):
         return np.array(Z, dtype=float).reshape(len(Z), *self.point_shape)
@@ -651,7 +658,7 @@ class FromGeomstats(Manifold):
         """Return the least tolerance, a power of ten relative to the size, at which `belongs` holds; inf for none."""
         size = 10.0 ** np.ceil(np.log10(np.maximum(1.0, (Z**2).sum(axis=1))))
         loose = np.full(len(Z), np.inf)
-        for atol in 10.0 ** np.arange(-1, -13, -1):
+        for atol in 10.0 ** np.arange(3, -13, -1):
             for unit in np.unique(size):
                 rows = np.flatnonzero((size == unit) & np.isfinite(Z).all(axis=1))
                 if rows.size:
@@ -660,7 +667,7 @@ class FromGeomstats(Manifold):
         return loose
 
     def violation(self, X):
-        Z = np.asarray(X, dtype=float).reshape(len(X), -1)
+        Z = np.asarray(X, dtype=float).reshape(len(X), self.embed_dim)
         out = np.zeros(len(Z))
         if not len(Z):
             return out
@@ -701,7 +708,7 @@ class FromGeomstats(Manifold):
 
     # geometry
 
-    def _frames(self, Z, fail=None):
+    def _frames(self, Z, fail=None, exp_works=True):
         """Return orthonormal frames at points; `fail` is called with the reason where there is none."""
         def refuse(why):
             if fail is not None:
@@ -726,8 +733,12 @@ class FromGeomstats(Manifold):
                    f"{Z[row]}")
         L = np.linalg.cholesky(G)
         dual = L.transpose(0, 2, 1) @ basis
-        return _Frames(np.asarray(Z, dtype=float), np.linalg.solve(L, basis), dual,
-                       _norm(Z) * np.sqrt((dual**2).sum(axis=(1, 2)) / d))
+        unit = np.sqrt((dual**2).sum(axis=(1, 2)) / d)
+        # rounding of the coordinates, or what geomstats makes of it: exp(0) shows that, far out in some models
+        noise = np.maximum(self._noise * unit * _norm(Z), 1e-3 * _EPS)
+        if exp_works:
+            noise = np.fmax(noise, 10 * unit * _norm(self._calls.exp(np.zeros_like(Z), Z) - Z))
+        return _Frames(np.asarray(Z, dtype=float), np.linalg.solve(L, basis), dual, unit, noise)
 
     def frame(self, Z):
         """Return the first `dim` unit vectors: tangent vectors are written in a frame; shape (n, dim, embed_dim)."""
@@ -790,8 +801,7 @@ class FromGeomstats(Manifold):
         centre : (n, m), J : (n, d, d), step : (n,), by_log : (n,) bool, good : (n,) bool
         """
         n, d = w.shape
-        noise = self._noise * np.maximum(np.maximum(at.size, to.size), _norm(w))
-        noise = np.maximum(noise, 1e-3 * _EPS)
+        noise = np.maximum(np.maximum(at.noise, to.noise), self._noise * _norm(w))
         first = (30 * noise) ** 0.2
         h, by_log, good = first.copy(), np.zeros(n, bool), np.zeros(n, bool)
         centre, J = np.full((n, self.embed_dim), np.nan), np.full((n, d, d), np.nan)
@@ -804,11 +814,14 @@ class FromGeomstats(Manifold):
                 by_log[todo], h[todo] = True, first[todo]
             centre[todo], fine, rough = self._stencil(at.take(todo), w[todo], h[todo], by_log[todo])
             J[todo] = np.einsum("nkm,njm->nkj", to.dual[todo], fine)
-            size = np.abs(J[todo]).max(axis=(1, 2))
+            # NaN beyond the domain of exp: the step is too long there
+            size = np.maximum(np.abs(J[todo]).max(axis=(1, 2)), 1e-300)
             gap = np.abs(np.einsum("nkm,njm->nkj", to.dual[todo], fine - rough)).max(axis=(1, 2)) / size
             # gap = h^2/6 f''' gives the truncation h^4/30 f^(5) of the fine one, if derivatives grow geometrically
             truncation, rounding = 1.2 * gap**2, 1.5 * noise[todo] / (h[todo] * size)
-            done = truncation <= 10 * rounding + 1e-14
+            # a geodesic keeps its speed, and differences of nothing are no derivative
+            speed = np.abs(_norm(np.einsum("nkj,nj->nk", J[todo], w[todo])) - _norm(w[todo]))
+            done = (truncation <= 10 * rounding + 1e-14) & (speed <= 0.1 * _norm(w[todo])) & (size * d >= 0.5)
             good[todo[done]] = True
             shrink = (rounding[~done] / truncation[~done]) ** 0.2
             todo = todo[~done]
@@ -939,8 +952,7 @@ class FromGeomstats(Manifold):
             Q = self._calls.exp(V.reshape(-1, self.embed_dim), np.repeat(at.point[todo], d + 1, axis=0))
             Q = Q.reshape(V.shape)
             miss, partial = Q[:, 0] - to.point[todo], (Q[:, 1:] - Q[:, :1]) / h[todo][:, None, None]
-            close = np.einsum("nkm,nm->nk", to.dual[todo], miss)
-            done[todo] = _norm(close) <= 1e-4 * np.maximum(at.size[todo], to.size[todo])
+            done[todo] = to.unit[todo] * _norm(miss) <= 1e-4 * np.maximum(at.size[todo], to.size[todo])
             on = ~done[todo] & np.isfinite(Q).all(axis=(1, 2))
             todo = todo[on]
             if not todo.size:
@@ -956,6 +968,7 @@ class FromGeomstats(Manifold):
         """
         n, d = w.shape
         scale = np.maximum(np.maximum(at.size, to.size), _norm(w))
+        noise = np.maximum(at.noise, to.noise)
         best = _Geodesics(w.copy(), np.full((n, d, d), np.nan), np.full(n, np.nan), np.zeros(n, bool))
         least, good = np.full(n, np.inf), np.zeros(n, bool)
         w, todo = w.copy(), np.arange(n)
@@ -966,19 +979,24 @@ class FromGeomstats(Manifold):
             goal = to.take(todo)
             centre, J, step, by_log, resolved = self._differential(at.take(todo), w[todo], goal)
             miss = np.einsum("nkm,nm->nk", goal.dual, centre - goal.point)
-            apart = np.flatnonzero(_norm(miss) > 1e-3 * scale[todo]) if jumps else []
+            off = goal.unit * _norm(centre - goal.point)  # the antipode of a point is beyond its tangent coordinates
+            apart = np.flatnonzero(off > 1e-3 * scale[todo]) if jumps else []
             if len(apart):
-                across = np.einsum("nkm,nm->nk", goal.dual[apart], self._calls.log(centre[apart], goal.point[apart]))
-                nearer = _norm(across) < _norm(miss[apart])
-                miss[apart[nearer]] = across[nearer]
-            off = np.where(resolved, _norm(miss), np.inf)
+                back = self._calls.log(centre[apart], goal.point[apart])
+                across = np.einsum("nkm,nm->nk", goal.dual[apart], back)
+                # the logarithm of an antipode can be of length 0: it must lead back
+                again = self._calls.exp(np.nan_to_num(back), goal.point[apart])
+                nearer = (_norm(across) < off[apart]) & (
+                    np.abs(again - centre[apart]).max(axis=1) <= 1e-6 * np.abs(centre[apart]).max(axis=1))
+                miss[apart[nearer]], off[apart[nearer]] = across[nearer], _norm(across[nearer])
+            off = np.where(resolved, off, np.inf)
             better = off < least[todo]
             for old, new in zip(best, (w[todo], J, step, by_log), strict=True):
                 old[todo[better]] = new[better]
             slow = ~(off < 0.5 * least[todo])  # no better than before: as good as it gets, or hopeless
             least[todo] = np.fmin(least[todo], off)
-            good[todo] = least[todo] <= 1e-7 * scale[todo]
-            on = (off > 1e3 * self._noise * scale[todo]) & ~(slow & good[todo]) & np.isfinite(J).all(axis=(1, 2))
+            good[todo] = least[todo] <= np.maximum(1e-7 * scale[todo], noise[todo])
+            on = (off > 1e3 * noise[todo]) & ~(slow & good[todo]) & np.isfinite(J).all(axis=(1, 2))
             w[todo[on]] -= np.einsum("nij,nj->ni", np.linalg.pinv(J[on], rcond=1e-10), miss[on])
             todo = todo[on]
         return best, good

@@ -501,6 +501,9 @@ class Manifold(ABC):
         """
         return np.asarray(Z)[None]
 
+    #: Whether the covering space is one sphere and the second half of the images is minus the first.
+    antipodal = False
+
     @property
     def is_homogeneous(self):
         """Whether isometries carry any point to any other, so that the kernel from a point to itself is the same."""

@@ -43,6 +43,8 @@ class ProjectiveSpace(Manifold):
 
     dim: int = 2
 
+    antipodal = True
+
     def __post_init__(self):
         object.__setattr__(self, "dim", parameter("dim", self.dim, whole=True))
 

@@ -79,6 +79,7 @@ class SO3(Manifold):
     specimen: str | None = None
 
     dim = 3
+    antipodal = True
 
     def __post_init__(self):
         if self.coords not in _SHAPES:

@@ -183,10 +183,29 @@ def _coefficients20(a):
 
 
 @jit(inline="always")
-def _short(a):
-    """Whether twelve coefficients are all there is."""
-    return (a[12] == 0.0 and a[13] == 0.0 and a[14] == 0.0 and a[15] == 0.0
-            and a[16] == 0.0 and a[17] == 0.0 and a[18] == 0.0 and a[19] == 0.0)
+def _horner28(a, x):
+    p = ((a[27] * x + a[26]) * x + a[25]) * x + a[24]
+    p = _four(_four(p, a[23], a[22], a[21], a[20], x), a[19], a[18], a[17], a[16], x)
+    p = _four(_four(p, a[15], a[14], a[13], a[12], x), a[11], a[10], a[9], a[8], x)
+    return _four(_four(p, a[7], a[6], a[5], a[4], x), a[3], a[2], a[1], a[0], x)
+
+
+@jit(inline="always")
+def _coefficients28(a):
+    return (a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13],
+            a[14], a[15], a[16], a[17], a[18], a[19], a[20], a[21], a[22], a[23], a[24], a[25], a[26], a[27])
+
+
+@jit(inline="always")
+def _length(a):
+    """How many coefficients of the gauss form there are: 12, 20 or 28."""
+    for k in range(27, 19, -1):
+        if a[k] != 0.0:
+            return 28
+    for k in range(19, 11, -1):
+        if a[k] != 0.0:
+            return 20
+    return 12
 
 
 def _gauss_loops(coefficients, horner):
@@ -244,15 +263,19 @@ def _gauss_loops(coefficients, horner):
 
 _tile12, _plain_sum12, _plain_slope12 = _gauss_loops(_coefficients12, _horner12)
 _tile20, _plain_sum20, _plain_slope20 = _gauss_loops(_coefficients20, _horner20)
+_tile28, _plain_sum28, _plain_slope28 = _gauss_loops(_coefficients28, _horner28)
 
 
 @jit(inline="always")
 def _gauss_poly(c, cut, coef, out, times):
     """Evaluate one slot of the gauss form for a tile; `times` multiplies what is there."""
-    if _short(coef):
+    length = _length(coef)
+    if length == 12:
         _tile12(c, cut, coef, out, times)
-    else:
+    elif length == 20:
         _tile20(c, cut, coef, out, times)
+    else:
+        _tile28(c, cut, coef, out, times)
 
 
 @jit(inline="always")
@@ -419,7 +442,7 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
         all_gauss &= form[f] == 1
         any_cells |= form[f] == 0
         any_series |= form[f] >= 2
-    short = _short(poly[0, 0]) and _short(poly[0, 1])
+    length = max(_length(poly[0, 0]), _length(poly[0, 1]))
     plain3 = nf == 1 and all_gauss and X.shape[1] == 3 and period[0] == 0.0 and kind[0] != 3
     chord = np.empty((nf, TILE))
     value = np.empty(TILE)
@@ -463,16 +486,21 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
                 wt = w[j0:j0 + size]
                 if plain3 and order < 2:
                     y0, y1, y2 = Y[0, j0:j0 + size], Y[1, j0:j0 + size], Y[2, j0:j0 + size]
-                    if order == 0 and short:
+                    if order == 0 and length == 12:
                         s += _plain_sum12(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0], poly[0, 0])
-                    elif order == 0:
+                    elif order == 0 and length == 20:
                         s += _plain_sum20(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0], poly[0, 0])
+                    elif order == 0:
+                        s += _plain_sum28(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0], poly[0, 0])
                     else:
-                        if short:
+                        if length == 12:
                             t, g0, g1, g2 = _plain_slope12(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0],
                                                            poly[0, 0], poly[0, 1])
-                        else:
+                        elif length == 20:
                             t, g0, g1, g2 = _plain_slope20(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0],
+                                                           poly[0, 0], poly[0, 1])
+                        else:
+                            t, g0, g1, g2 = _plain_slope28(xq[0], xq[1], xq[2], y0, y1, y2, wt, cut[0],
                                                            poly[0, 0], poly[0, 1])
                         s += t
                         gradient[q, 0] += g0

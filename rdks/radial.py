@@ -8,7 +8,7 @@ polynomials, in one of three forms.
 ``gauss``
     One polynomial in c on :math:`[0,c_{cut}]`, where the kernel has fallen to
     :math:`e^{-60}` of its peak; beyond the cut that value is used. It gives the 128th root of
-    k / k(0), which needs no exponential: a polynomial of degree 11 (or 19, when t is larger)
+    k / k(0), which needs no exponential: a polynomial of degree 11 (19 or 27, when t is larger)
     resolves the root to the last digit, and seven squarings undo it at the price of two digits.
     This is the fast form. It exists when t is small (about t < 0.03 on the unit sphere).
 ``series``
@@ -55,7 +55,7 @@ DEPTH = 60.0
 #: The ``gauss`` form tabulates the 128th root of the kernel, which seven squarings undo.
 ROOT = 128
 
-_GAUSS = (12, 20)  # coefficients of the gauss form: the fewest that resolve it
+_GAUSS = (12, 20, 28)  # coefficients of the gauss form: the fewest that resolve it
 _SERIES, _TERMS = 48, 12  # coefficients of the series form at most, and the number by which they are read
 _SERIES_ERROR = 3e-16     # its error relative to the peak, of which sums over many sources see less
 _PANEL = 16   # coefficients of a panel
@@ -109,7 +109,7 @@ class KernelTable:
     form : int64 (F,)
         0 cells, 1 gauss, 2 series, 3 the even part of it.
     cut, poly : float64 (F,), (F, 3, 48)
-        The ``gauss`` form: power coefficients in min(c / cut, 1) of the root, slope, ratio, 20 at most.
+        The ``gauss`` form: power coefficients in min(c / cut, 1) of the root, slope, ratio, 28 at most.
         The ``series`` form: those in y = 1 - 2 c / cut of k, of its derivative in c and of its Laplacian, all / k(0).
         Its even part: those in y^2 of the sum over c and cut - c; of the derivative, divided by y.
     terms : int64 (F,)

@@ -737,7 +737,7 @@ class FromGeomstats(Manifold):
         # rounding of the coordinates, or what geomstats makes of it: exp(0) shows that, far out in some models
         noise = np.maximum(self._noise * unit * _norm(Z), 1e-3 * _EPS)
         if exp_works:
-            noise = np.fmax(noise, 10 * unit * _norm(self._calls.exp(np.zeros_like(Z), Z) - Z))
+            noise = np.fmax(noise, unit * _norm(self._calls.exp(np.zeros_like(Z), Z) - Z))
         return _Frames(np.asarray(Z, dtype=float), np.linalg.solve(L, basis), dual, unit, noise)
 
     def frame(self, Z):
@@ -1176,7 +1176,7 @@ class FromGeomstats(Manifold):
 
     # how good it is
 
-    def estimate_error(self, Z, t, rng, n_points=4, n_ends=4, n_bridge=16):
+    def estimate_error(self, Z, t, rng, n_points=4, n_ends=3, n_bridge=8):
         r"""Estimate the error of the log kernel where the kernel is large.
 
         Parameters

@@ -17,7 +17,8 @@ Map
 :mod:`rdks.manifolds`   where data live
 :mod:`rdks.heat`        heat kernels, in the log domain
 :mod:`rdks.radial`      heat kernels as arrays
-:mod:`rdks.engines`     sums over observations
+:mod:`rdks.engines`     sums over observations: tabulated kernels (:mod:`rdks.pairs`: pair by pair,
+                        :mod:`rdks.spectral`: on discretised spaces)
 :mod:`rdks.bandwidth`   choosing how much to smooth
 :mod:`rdks.sampling`    drawing points
 :mod:`rdks.testing`     the checks a manifold must pass

@@ -42,7 +42,7 @@ from .estimator import RDKSEstimator, sources
 from .manifolds import Manifold
 from .sampling import heat_sample
 
-__all__ = ["MANIFOLD_CHECKS", "SIGMA", "CheckReport", "Measurement", "Outcome", "check_manifold"]
+__all__ = ["MANIFOLD_CHECKS", "SIGMA", "CheckReport", "Measurement", "Outcome", "check_manifold", "checks_of"]
 
 #: A mean over draws may lie this many standard errors from its expectation (two-sided chance 6e-7).
 SIGMA = 5.0
@@ -124,38 +124,62 @@ class CheckReport:
         return "\n".join(lines)
 
 
-def _identity(applies=None):
-    """Turn a generator of (what, values, bounds) into a check and register it.
+def _as_check(measure, applies=None):
+    """Make a check, from a manifold and a seed to an Outcome, of a generator of (what, values, bounds).
 
     `applies` maps a manifold to None, or to the reason why the check cannot apply.
     """
-    def register(measure):
-        @functools.wraps(measure)
-        def check(manifold, *, seed=0):
-            why = applies(manifold) if applies else None
-            if why is not None:
-                return Outcome(measure.__name__, not_applicable=why)
-            from . import _kernels  # noqa: F401  from here on sums are compiled, as in real work
-            # each check has its own stream: what one draws does not depend on the others
-            rng = np.random.default_rng([seed, zlib.crc32(measure.__name__.encode())])
-            measured = []
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", AccuracyWarning)  # that is what log_error is for
-                found = list(measure(manifold, rng))
-            for what, value, bound in found:
-                value, bound = np.broadcast_arrays(np.asarray(value, float), np.asarray(bound, float))
-                excess = np.where(np.isnan(value), np.inf, value - bound).ravel()
-                worst = int(np.argmax(excess)) if excess.size else 0
-                m = Measurement(what, float(value.ravel()[worst]), float(bound.ravel()[worst]))
-                if not m.value <= m.bound:
-                    raise AssertionError(f"{measure.__name__}: {what}: measured {m.value:.3g}, bound "
-                                         f"{m.bound:.3g}, on {manifold!r}. {measure.__doc__}")
-                measured.append(m)
-            return Outcome(measure.__name__, tuple(measured))
+    @functools.wraps(measure)
+    def check(manifold, *, seed=0):
+        why = applies(manifold) if applies else None
+        if why is not None:
+            return Outcome(measure.__name__, not_applicable=why)
+        from . import _kernels  # noqa: F401  from here on sums are compiled, as in real work
+        # each check has its own stream: what one draws does not depend on the others
+        rng = np.random.default_rng([seed, zlib.crc32(measure.__name__.encode())])
+        measured = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AccuracyWarning)  # that is what log_error is for
+            found = list(measure(manifold, rng))
+        for what, value, bound in found:
+            value, bound = np.broadcast_arrays(np.asarray(value, float), np.asarray(bound, float))
+            excess = np.where(np.isnan(value), np.inf, value - bound).ravel()
+            worst = int(np.argmax(excess)) if excess.size else 0
+            m = Measurement(what, float(value.ravel()[worst]), float(bound.ravel()[worst]))
+            if not m.value <= m.bound:
+                raise AssertionError(f"{measure.__name__}: {what}: measured {m.value:.3g}, bound "
+                                     f"{m.bound:.3g}, on {manifold!r}. {measure.__doc__}")
+            measured.append(m)
+        return Outcome(measure.__name__, tuple(measured))
 
+    return check
+
+
+def _identity(applies=None):
+    """Register a generator as a check of manifolds."""
+    def register(measure):
+        check = _as_check(measure, applies)
         MANIFOLD_CHECKS.append(check)
         return check
     return register
+
+
+def checks_of(manifold):
+    """List the checks that :func:`check_manifold` runs: those of :data:`MANIFOLD_CHECKS`, or of discretised spaces.
+
+    Parameters
+    ----------
+    manifold : Manifold
+
+    Returns
+    -------
+    list of callable
+        Each takes a manifold and the keyword `seed`, and returns an :class:`Outcome`.
+    """
+    if manifold.kernel != "basis":
+        return MANIFOLD_CHECKS
+    from ._discrete_checks import DISCRETE_CHECKS
+    return [_as_check(measure, applies) for measure, applies in DISCRETE_CHECKS]
 
 
 def check_manifold(manifold, *, seed=0):
@@ -192,7 +216,8 @@ def check_manifold(manifold, *, seed=0):
     total_mass_of_a_mixture - the volume is infinite
     """
     outcomes, failures = [], []
-    for check in MANIFOLD_CHECKS:
+    checks = checks_of(manifold)
+    for check in checks:
         try:
             outcomes.append(check(manifold, seed=seed))
         except AssertionError as error:
@@ -200,7 +225,7 @@ def check_manifold(manifold, *, seed=0):
         except Exception as error:  # a manifold that raises fails the check; the others still run
             failures.append(f"{check.__name__}: raised {type(error).__name__}: {error}")
     if failures:
-        raise AssertionError(f"{len(failures)} of {len(MANIFOLD_CHECKS)} checks failed on {manifold!r}:\n"
+        raise AssertionError(f"{len(failures)} of {len(checks)} checks failed on {manifold!r}:\n"
                              + "\n".join(failures))
     return CheckReport(manifold, tuple(outcomes))
 
@@ -1014,6 +1039,17 @@ def varadhan_limit(manifold, rng):
             slack + 2 * time * _log_error(manifold, log_k, np.sqrt(r2), t, _size(Z, Q)))
 
 
+@_identity()
+def volume_is_its_logarithm(manifold, rng):
+    """The volume is the exponential of its logarithm, infinity included."""
+    log_volume = manifold.log_volume
+    if log_volume == np.inf:
+        yield "finite volumes of an infinite logarithm", float(manifold.volume != np.inf), 0.0
+    else:
+        yield "log of the volume - log volume", abs(np.log(manifold.volume) - log_volume), 32 * EPS * max(
+            1.0, abs(log_volume), manifold.dim)
+
+
 @_identity(_no_uniform_limit)
 def uniform_limit(manifold, rng):
     """At a huge time the density is 1 / volume, or the invariant law, to the decay of the first eigenfunctions."""
@@ -1101,7 +1137,7 @@ def sums_are_right_at_every_depth(manifold, rng):
     """Of many sources, and far below the peak too, the density is the sum of the manifold's log kernels."""
     t = 1e-3 * _scale(manifold) ** 2
     # a tight group, and many others so far from it that a cut kernel would count them as all alike
-    near, n, q = 100, 1100, 6
+    near, n, q = 100, 1100 if manifold.kernel == "factors" else 300, 6
     start = np.repeat(manifold.random(1, rng), n, axis=0)
     r = np.where(np.arange(n) < near, 0.05, rng.uniform(1.0, 2.0, n)) * _scale(manifold)
     Z = _at_distance(manifold, start, r, rng)[rng.permutation(n)]

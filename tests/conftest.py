@@ -19,8 +19,11 @@ from rdks.manifolds import (
     Product,
     ProjectiveSpace,
     Quotient,
+    SpecialOrthogonal,
+    SpecialUnitary,
     Sphere,
     Torus,
+    Unitary,
 )
 
 
@@ -60,6 +63,8 @@ MANIFOLDS = [
     Product(Sphere(2, coords="latlon_deg"), Circle(period=24.0), Euclidean(1)),
     SPD(2),
     SPD(3),
+    SPD(2, metric="affine_invariant"),
+    SPD(3, metric="affine_invariant"),
     Product(SPD(2), Torus(2)),
     UserProduct((Euclidean(2), Sphere(3, radius=2.0))),
     Hyperbolic(2),
@@ -79,6 +84,9 @@ MANIFOLDS = [
     OrnsteinUhlenbeck(3),
     Product(SO3(), Euclidean(3), times=(1.0, 0.25)),
     Product(Hyperbolic(2), Box([(0.0, 1.0)])),
+    SpecialOrthogonal(4),
+    SpecialUnitary(3),
+    Unitary(2),
 ]
 
 

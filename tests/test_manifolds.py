@@ -51,8 +51,8 @@ def test_checks_cannot_be_switched_off():
 def test_failure_names_check_value_and_bound():
     class Heavy(Sphere):
         @property
-        def volume(self):
-            return 1.0
+        def log_volume(self):
+            return 0.0
 
     with pytest.raises(AssertionError, match=r"uniform_limit: log k \+ log volume .* measured .*, bound "):
         check_manifold(Heavy(2))

@@ -6,9 +6,9 @@ Sphere(dim=2, coords='extrinsic', radius=1.0)
 """
 from __future__ import annotations
 
+from importlib import import_module
 from math import isqrt
 
-from ._geomstats import load_geomstats
 from .base import Manifold, SpaceForm
 from .box import Box
 from .euclidean import Euclidean
@@ -21,8 +21,23 @@ from .spd import SPD
 from .sphere import Sphere
 from .torus import Circle, Torus
 
-__all__ = ["SO3", "SPD", "SU2", "Box", "Circle", "Euclidean", "Hyperbolic", "Manifold", "OrnsteinUhlenbeck", "Product",
-           "ProjectiveSpace", "Quotient", "SpaceForm", "Sphere", "Torus", "from_name", "load_geomstats"]
+__all__ = ["SO3", "SPD", "SU2", "Box", "Circle", "Euclidean", "FromGeomstats", "Graph", "Hyperbolic", "Manifold",
+           "Mesh", "OrnsteinUhlenbeck", "PointCloud", "Product", "ProjectiveSpace", "Quotient", "SpaceForm",
+           "SpecialOrthogonal", "SpecialUnitary", "Sphere", "Torus", "Unitary", "from_name", "load_geomstats"]
+
+# what few programs use is imported when it is asked for: importing the package stays cheap
+_LATE = {"FromGeomstats": "_geomstats", "Graph": "graph", "Mesh": "mesh", "PointCloud": "cloud",
+         "SpecialOrthogonal": "lie", "SpecialUnitary": "lie", "Unitary": "lie", "load_geomstats": "_geomstats"}
+
+
+def __getattr__(name):
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATE[name]}", __name__), name)
+
+
+def __dir__():
+    return sorted({*globals(), *_LATE})
 
 
 def _spd(p):

@@ -108,10 +108,10 @@ def recognise(space):
     -------
     Manifold
         With an exact kernel for: ``Euclidean`` and ``Matrices``; ``Hypersphere`` in extrinsic coordinates and
-        ``Stiefel(n, 1)``; ``SpecialOrthogonal(3)`` as matrices or rotation vectors with its bi-invariant metric;
-        ``Hyperboloid``, ``PoincareBall`` and ``PoincareHalfSpace`` (dimension two or more); ``SPDMatrices``
-        with the log-Euclidean metric, and with the affine-invariant one up to size two; products
-        of these. Each with the metric that geomstats gives it, unscaled, and points written as geomstats
+        ``Stiefel(n, 1)``; ``SpecialOrthogonal(n)`` with its bi-invariant metric, as matrices up to size seven, and as
+        rotation vectors for n = 3; ``Hyperboloid``, ``PoincareBall`` and ``PoincareHalfSpace`` (dimension two or
+        more); ``SPDMatrices`` with the log-Euclidean metric, and with the affine-invariant one up to size two;
+        products of these. Each with the metric that geomstats gives it, unscaled, and points written as geomstats
         writes them. Any other space as :class:`FromGeomstats`, whose kernel is approximate.
 
     Raises
@@ -185,6 +185,7 @@ def _equal_single(space, kind, metric):
 
     from .euclidean import Euclidean
     from .hyperbolic import Hyperbolic
+    from .lie import SpecialOrthogonal
     from .rotations import SO3
     from .spd import SPD
     from .sphere import Sphere
@@ -198,8 +199,8 @@ def _equal_single(space, kind, metric):
             return Sphere(dim)
         case (K, M) if (K, M) == (Stiefel, StiefelCanonicalMetric) and space.p == 1:
             return Sphere(dim)
-        case (K, M) if (K, M) == (_SpecialOrthogonalMatrices, BiInvariantMetric) and space.n == 3:
-            return SO3(coords="matrix")
+        case (K, M) if (K, M) == (_SpecialOrthogonalMatrices, BiInvariantMetric) and 2 <= space.n <= 7:
+            return SO3(coords="matrix") if space.n == 3 else SpecialOrthogonal(space.n)
         case (K, M) if (K, M) == (_SpecialOrthogonal3Vectors, BiInvariantMetric):
             return SO3(coords="rotvec")
         case (K, M) if dim >= 2 and (K, M) in ((Hyperboloid, HyperboloidMetric), (PoincareBall, PoincareBallMetric),
@@ -487,6 +488,8 @@ class FromGeomstats(Manifold):
     smallest_eigenvalue = 0.0
     is_homogeneous = False
     scales = ()
+    #: Of log theta, relative to one; its slopes are good to some 1e-6, see the notes of the module.
+    rounding = 1e-10
 
     def __post_init__(self):
         _checked(self.space)
@@ -583,6 +586,10 @@ class FromGeomstats(Manifold):
         self._set(_noise=max(_EPS, float(rough.max())))
         if self._noise > 1e-4:
             self._refuse(f"has an exponential map that is known to {self._noise:.1g} only, too little to differentiate")
+        at = self._frames(P)
+        start, good = self._differential(at, np.zeros((3, d)), at)[1::3]
+        if not (good.all() and np.abs(start - np.eye(d)).max() <= 1e-3):
+            self._refuse("has an exponential map whose geodesics do not start with the velocities it is given")
         _, J, _, _, good = self._differential(at, w, self._frames(Q))
         speed = _norm(np.einsum("nkj,nj->nk", J, w)) / _norm(w)
         if not (good.all() and np.abs(speed - 1).max() <= 0.01):
@@ -619,6 +626,19 @@ class FromGeomstats(Manifold):
         if "radius" not in self._memo:
             self._memo["radius"] = self._measured_radius()
         return self._memo["radius"]
+
+    @property
+    def max_time(self):
+        r"""Time at which the bandwidth reaches the curvature: :math:`\min(1/\kappa,R^2/8)` at a few random points.
+
+        With the largest Ricci curvature :math:`\kappa` and the injectivity radius R that geomstats gives, if any.
+        """
+        if "max_time" not in self._memo:
+            size = self._curvatures()[1]
+            radius = self._calls.declared_radius(self.random(3, np.random.default_rng(2)))
+            by_curvature = np.inf if size < 1e-6 else 1 / size
+            self._memo["max_time"] = min(by_curvature, np.inf if radius is None else float(radius.min()) ** 2 / 8)
+        return self._memo["max_time"]
 
     @property
     def scalar_curvature(self):
@@ -676,7 +696,7 @@ class FromGeomstats(Manifold):
             out[off] = self._looseness(Z[off])
             projected = self._projected(Z[off])
             if projected is not None:
-                moved = _norm(projected - Z[off]) / np.maximum(1.0, _norm(Z[off]))
+                moved = self._distance(projected, Z[off])
                 # geomstats' projection moves points that are off by rounding far away in some spaces, and takes a
                 # point beyond an edge to one upon it: then what `belongs` says counts
                 near = np.isfinite(out[off])
@@ -693,18 +713,27 @@ class FromGeomstats(Manifold):
                 "check_points='project' to use geomstats' projection.")
 
     def project(self, Z):
-        """Return points as they are if they belong to the space up to rounding, else geomstats' projection of them."""
+        """Return geomstats' projections of points, or points as they are where it moves ones that are right.
+
+        NaN for a row that neither belongs to the space nor has a projection.
+        """
         Z = np.array(Z, dtype=float)
-        off = np.flatnonzero(~self._calls.call("belongs", Z).astype(bool)) if len(Z) else np.empty(0, int)
-        if off.size:
-            projected = self._projected(Z[off])
-            loose = self._looseness(Z[off]) <= self.tolerance
-            if projected is None:
-                Z[off] = np.where(loose[:, None], Z[off], np.nan)
-            else:
-                moved = _norm(projected - Z[off]) / np.maximum(1.0, _norm(Z[off]))
-                Z[off] = np.where((loose & ~(moved <= 10 * self.tolerance))[:, None], Z[off], projected)
-        return Z
+        if not len(Z):
+            return Z
+        projected = self._projected(Z)
+        if projected is None:
+            projected = np.full(Z.shape, np.nan)
+        far = np.flatnonzero(~(self._distance(projected, Z) <= 10 * self.tolerance))
+        if far.size:
+            right = self._calls.call("belongs", Z[far]).astype(bool)
+            right[~right] = self._looseness(Z[far[~right]]) <= self.tolerance
+            projected[far[right]] = Z[far[right]]
+        return projected
+
+    @staticmethod
+    def _distance(moved, Z):
+        """Return how far points are moved, relative to their size where that is above one; (n,)."""
+        return _norm(moved - Z) / np.maximum(1.0, _norm(Z))
 
     # geometry
 
@@ -996,7 +1025,7 @@ class FromGeomstats(Manifold):
             slow = ~(off < 0.5 * least[todo])  # no better than before: as good as it gets, or hopeless
             least[todo] = np.fmin(least[todo], off)
             good[todo] = least[todo] <= np.maximum(1e-7 * scale[todo], noise[todo])
-            on = (off > 1e3 * noise[todo]) & ~(slow & good[todo]) & np.isfinite(J).all(axis=(1, 2))
+            on = (off > 30 * noise[todo]) & ~(slow & good[todo]) & np.isfinite(J).all(axis=(1, 2))
             w[todo[on]] -= np.einsum("nij,nj->ni", np.linalg.pinv(J[on], rcond=1e-10), miss[on])
             todo = todo[on]
         return best, good
@@ -1038,6 +1067,8 @@ class FromGeomstats(Manifold):
         """
         if "curvature" not in self._memo:
             d = self.dim
+            if d == 1:
+                return 0.0, 0.0
             at = self._frames(self.random(4, np.random.default_rng(1))).repeat(4 * d)
             unit, e = np.concatenate([np.eye(d), -np.eye(d)]), np.full(4, 0.03)
             for _ in range(2):

@@ -27,7 +27,6 @@ times and distances where they are large. Only triples of eigenvalues make an er
 """
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, comb, log, pi, sqrt
@@ -43,10 +42,8 @@ __all__ = ["SPD"]
 _METRICS = ("log_euclidean", "affine_invariant")
 # Largest estimated error of a log kernel that is not refused.
 _MEANINGLESS = 1.0
-# Singular values that are further apart than this are computed with an algorithm that keeps the digits of each.
+# Ratio of singular values below which digits of the small ones need care.
 _WIDE = 1e-5
-# Sweeps of that algorithm over all pairs of columns; it converges quadratically.
-_SWEEPS = 8
 # Two eigenvalues that are closer count as equal in the Laplacian, where their difference would be divided by.
 _EQUAL = 1e-5
 
@@ -351,6 +348,10 @@ class AffineInvariantSPD(SPD):
             out[..., i, :] /= L[..., i, i, None]
         return out
 
+    def _between(self, Z, W):
+        """Return L_x^{-1} L_y, whose singular values are exp(h/2)."""
+        return self._inverse_factor(Z) @ self._factor(W)
+
     def exp(self, Z, V):
         lam, U = np.linalg.eigh(self._matrices(np.asarray(V, dtype=float)))
         # exp(S) = Q^T Q with Q = exp(lam/2) U^T; its Cholesky factor is R^T of Q = (orthogonal) R. With large rows
@@ -360,11 +361,11 @@ class AffineInvariantSPD(SPD):
         return self._from_factor(self._factor(Z) @ _transpose(sign[..., None] * R))
 
     def log(self, Z, W):
-        U, s = _singular(self._inverse_factor(Z) @ self._factor(W))
+        U, s = _singular(self._between(Z, W))
         return self._coordinates((U * (2 * np.log(s))[..., None, :]) @ _transpose(U))
 
     def dist(self, Z, W):
-        h = 2 * np.log(_singular(self._inverse_factor(Z) @ self._factor(W))[1])
+        h = 2 * np.log(_singular(self._between(Z, W), vectors=False)[1])
         same = (np.asarray(Z) == np.asarray(W)).all(axis=-1)
         return np.where(same, 0.0, np.sqrt(np.einsum("...i,...i->...", h, h)))
 
@@ -378,11 +379,12 @@ class AffineInvariantSPD(SPD):
     # heat kernel
 
     def log_heat_kernel(self, Z, W, t):
-        _, s = _singular(self._inverse_factor(Z) @ self._factor(W), vectors=False)
+        _, s = _singular(self._between(Z, W), vectors=False)
         return self._log_kernel(2 * np.log(s), t, 0)[0]
 
     def pair_kernel(self, X, Y, t, order):
-        U, s = _singular(self._inverse_factor(X)[:, None] @ self._factor(Y)[None], vectors=order > 0)
+        T = self._between(np.asarray(X)[:, None, :], np.asarray(Y)[None, :, :])
+        U, s = _singular(T, vectors=order > 0)
         log_k, slope, ratio = self._log_kernel(2 * np.log(s), t, order)
         if order == 0:
             return log_k, None, None
@@ -469,28 +471,25 @@ class AffineInvariantSPD(SPD):
 
 
 def _singular(T, vectors=True):
-    """Return the left singular vectors (or None) and the singular values, descending, of matrices (..., n, n)."""
-    if vectors:
-        U, s, _ = np.linalg.svd(T)
-    else:
-        U, s = None, np.linalg.svd(T, compute_uv=False)
-    far = s[..., -1] < _WIDE * s[..., 0]
-    if far.any():
-        # small values are known relative to the largest only: turn pairs of columns until all are orthogonal, which
-        # keeps the digits of each (Hestenes 1958; Demmel and Veselic 1992)
-        A = T[far]
-        for _ in range(_SWEEPS):
-            for p, q in itertools.combinations(range(A.shape[-1]), 2):
-                x, y = A[..., p].copy(), A[..., q]
-                a, b, c = (np.einsum("ni,ni->n", *pair) for pair in ((x, x), (y, y), (x, y)))
-                # the angle of the turn that makes them orthogonal, at most 45 degrees: tan(2 angle) = 2 c / (b - a)
-                angle = 0.5 * np.arctan2(2 * c * np.where(b < a, -1, 1), np.abs(b - a))[:, None]
-                A[..., p], A[..., q] = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
-        size = np.sqrt(np.einsum("nij,nij->nj", A, A))
-        order = np.argsort(-size, axis=1)
-        s[far] = np.take_along_axis(size, order, axis=1)
+    """Return the left singular vectors (or None) and the singular values, descending, of matrices (..., n, n).
+
+    Where the values differ much, the rows or columns of T = L_x^{-1} L_y do, and a decomposition keeps the digits of
+    small values if it meets large rows and columns first. Else it would know them relative to the largest only.
+    """
+    def decompose(T):
+        if not vectors:
+            return None, np.linalg.svd(T, compute_uv=False)
+        return np.linalg.svd(T)[:2]
+
+    U, s = decompose(T)
+    wide = s[..., -1] <= _WIDE * s[..., 0]
+    if wide.any():
+        A = T[wide]
+        columns = np.argsort(-np.einsum("nij,nij->nj", A, A), axis=1)[:, None, :]
+        rows = np.argsort(-np.einsum("nij,nij->ni", A, A), axis=1)[:, :, None]
+        sorted_U, s[wide] = decompose(np.take_along_axis(np.take_along_axis(A, columns, axis=2), rows, axis=1))
         if vectors:
-            U[far] = np.take_along_axis(A / size[:, None, :], order[:, None, :], axis=2)
+            U[wide] = np.take_along_axis(sorted_U, np.argsort(rows, axis=1), axis=1)
     return U, s
 
 
@@ -542,7 +541,7 @@ def _plane(r, t, order):
 def _plane_table(t, reach):
     """Return the coefficients of F and of its derivatives in y, see `_plane`; shape (count, 3)."""
     top = float(np.arcsinh(reach / pi))
-    count = 20 + ceil(16 * top)
+    count = 10 + ceil(8 * top)
     angle = pi * (np.arange(count) + 0.5) / count
     r = pi * np.sinh(top * np.cos(0.5 * angle))  # y = cos(angle)
     peak = float(heat.log_hyperbolic(0.0, t, 2))

@@ -188,6 +188,10 @@ def wrong_volume(base, patch):
     return with_factor(base, log_volume=np.log(4 * np.pi))
 
 
+def volume_without_its_log(base, patch):
+    return with_method(base, volume=1.0)
+
+
 def no_curvature(base, patch):
     return with_factor(base, curvature=0.0)
 
@@ -750,6 +754,7 @@ MUTANTS = [
     (tangent_projection_forgets_the_radius, Sphere(2, radius=3.0), "tangent_projection_is_orthogonal"),
     (area_of_the_wrong_dimension, Sphere(3), "sampler_damps_eigenfunctions sampler_follows_the_density"),
     (wrong_volume, Sphere(2, radius=3.0), "uniform_limit total_mass_of_a_mixture"),
+    (volume_without_its_log, Sphere(2), "volume_is_its_logarithm"),
     (no_curvature, Sphere(2), "on_diagonal_limit chord_is_distance_near_zero"),
     (eigenvalue_of_the_next_dimension, Sphere(2), "first_eigenvalue_sets_the_decay"),
     (eigenvalue_too_small, Sphere(2), "first_eigenvalue_sets_the_decay"),

@@ -363,6 +363,14 @@ def _near(manifold, total, rng, count):
     return _at_distance(manifold, start, h * rng.uniform(0.2, 2.0, count), rng)
 
 
+def _deep(manifold, Z, t, rng, count):
+    """Queries some 120 below the peak of a source, and how far they are; none where they would reach half around."""
+    r = np.sqrt(2 * t * 120.0) * rng.uniform(0.8, 1.2, count)
+    if r.max() > 0.5 * min(_reach(manifold), 1.5 * _scale(manifold)):
+        return np.empty((0, manifold.embed_dim)), r
+    return _at_distance(manifold, np.repeat(Z, count, 0), r, rng), r
+
+
 def _log_error(manifold, log_k, r=0.0, t=1.0, size=0.0):
     """Model the error of a tabulated log kernel at distance r.
 
@@ -667,6 +675,7 @@ def exp_and_log_are_inverse(manifold, rng):
     yield "|log y| - dist", np.abs(_norm(V) - dist), bound
     far = _farthest(manifold, Z)
     V = manifold.log(Z, far)
+    yield "|log y| - dist at the cut locus", np.abs(_norm(V) - manifold.dist(Z, far)), 8 * bound
     # neighbouring geodesics part like sinh(r/R) in hyperbolic space, and roundings with them
     apart = np.sinh(12.0) if any(f.hyperbolic for f in manifold.factors()) else 1.0
     yield "dist(exp(log y), y) at the cut locus", manifold.dist(manifold.exp(Z, V), far), 8 * bound * apart
@@ -751,6 +760,31 @@ def embed_and_unembed_are_inverse(manifold, rng):
 
 
 @_identity()
+def images_lie_over_one_point(manifold, rng):
+    """A point has n_images images, itself first, all different; images of images are images, of equal density."""
+    Z = manifold.random(6, rng)
+    found = manifold.images(Z)
+    yield "shape off", float(found.shape != (manifold.n_images, *Z.shape)), 0.0
+    size = _size(found)
+    yield "first image - point", np.abs(found[0] - Z), 4 * EPS * size
+    cover = manifold._cover_dist if manifold.kernel == "factors" else manifold.dist
+    orbit = found.transpose(1, 0, 2)
+    again = np.array([manifold.images(image) for image in found]).transpose(2, 0, 1, 3).reshape(len(Z), -1, Z.shape[1])
+    apart, off = np.inf, 0.0
+    for here, there in zip(orbit, again, strict=True):
+        gaps = np.array([cover(np.broadcast_to(z, there.shape), there) for z in here])
+        off = max(off, gaps.min(axis=0).max(), gaps.min(axis=1).max())
+        own = np.array([cover(np.broadcast_to(z, here.shape), here) for z in here])
+        apart = min(apart, own[~np.eye(len(here), dtype=bool)].min(initial=np.inf))
+    yield "distance of an image of an image from all images", off, 64 * EPS * size
+    yield "images that coincide", float(apart < 1e-6 * _scale(manifold)), 0.0
+    total, t = _mixture(manifold, rng)
+    logs = np.array([total.evaluate(image).log_density for image in found])
+    r = np.sqrt(2 * t * np.abs(logs[0])) + 4 * np.sqrt(t)
+    yield "log density at an image - at the point", np.abs(logs - logs[0]), _log_error(manifold, logs[0], r, t, size)
+
+
+@_identity()
 def push_tangent_belongs_to_the_chart(manifold, rng):
     """push_tangent is linear, and an isometry of the tangent space or the differential of the chart."""
     Z = manifold.random(30, rng)
@@ -773,6 +807,14 @@ def push_tangent_belongs_to_the_chart(manifold, rng):
     error = np.median(_norm(fine - rough)) + 8 * EPS * _size(run) / h
     yield "distance from an isometry or the differential", min(
         isometry / (bound * size), differential / (error + bound)), 1.0
+    # gradients are per unit of the user's length, tangent vectors in it: they part by the units of the two volumes
+    F = manifold.frame(Z)
+    frames = [np.stack([push(X, F[:, j]).reshape(30, -1) for j in range(manifold.dim)], axis=1)
+              for push in (manifold.push_tangent, manifold.push_gradient)]
+    stretch = [np.linalg.svd(A, compute_uv=False) for A in frames]
+    off = np.log(stretch[0]).sum(axis=1) - np.log(stretch[1]).sum(axis=1) + 2 * manifold.log_unit
+    yield "log volume of pushed velocities over that of pushed gradients, + 2 log_unit", np.abs(off), (
+        64 * EPS * manifold.dim * sum(v[:, 0] / v[:, -1] for v in stretch))
     yield "share of rows in which a vector and the change of the chart along it are at odds", np.mean(
         np.sum(fine * flat[0], 1) <= 0), 0.1
 
@@ -925,20 +967,31 @@ def laplacian_is_that_of_geodesics(manifold, rng):
     """The engine's Laplacian of a log density, plus |score|^2, is Laplacian(p)/p along geodesics."""
     for s, t in _times(manifold, *(1e-3, 0.1, 0.6)):
         total, _ = _mixture(manifold, rng, t=t)
-        Q = _near(manifold, total, rng, 6)
-        found = total.evaluate(Q, 0.0, 2)
-        ratio = found.laplacian + np.sum(found.gradient**2, 1)
         r = min(2.5 * _scale(manifold), 6 * np.sqrt(t))  # how far sources that matter are
-        size = _size(total.Z, Q)
-        length = np.full(len(Q), min(np.sqrt(t) / 3, _scale(manifold)))
+        yield from _laplacian_of_geodesics(manifold, total, _near(manifold, total, rng, 6), np.full(6, r), np.full(
+            6, min(np.sqrt(t) / 3, _scale(manifold))), f"t = {s} units")
+        # far below the peak: one source, which nothing else comes near
+        one = sources(manifold, total.Z[:1], np.ones(1), t)
+        Q, r = _deep(manifold, one.Z, t, rng, 6)
+        if len(Q):
+            yield from _laplacian_of_geodesics(manifold, one, Q, r, 1 / (1 / np.sqrt(t) + r / t),
+                                               f"t = {s} units, in the tail")
 
-        def log_f(points, total=total, r=r, t=t, size=size):
-            log_p = total.evaluate(points).log_density
-            return log_p, _log_error(manifold, log_p, r, t, size)
 
-        value, bound = _laplacian(manifold, log_f, Q, length)
-        yield f"difference at t = {s} units", np.abs(ratio * length**2 - value), bound
-        yield _resolved("the Laplacian", bound, 1e-4)
+def _laplacian_of_geodesics(manifold, total, Q, r, length, where):
+    """Compare Laplacians at queries whose sources that matter are at most r away; p varies on the scale `length`."""
+    t = float(total.time[0])
+    found = total.evaluate(Q, 0.0, 2)
+    ratio = found.laplacian + np.sum(found.gradient**2, 1)
+    size = _size(total.Z, Q)
+
+    def log_f(points):
+        log_p = total.evaluate(points).log_density
+        return log_p, _log_error(manifold, log_p, r, t, size)
+
+    value, bound = _laplacian(manifold, log_f, Q, length)
+    yield f"difference at {where}", np.abs(ratio * length**2 - value), bound
+    yield _resolved("the Laplacian", bound, 1e-4)
 
 
 @_identity(_no_curvature)
@@ -1198,17 +1251,24 @@ def merging_is_fitting_together(manifold, rng):
 
 @_identity()
 def leave_one_out_is_the_sum_of_others(manifold, rng):
-    """The leave-one-out sum at a source is the sum over all other sources, also when isolated."""
-    total, t = _mixture(manifold, rng, 9)
-    Z = np.concatenate([total.Z, _farthest(manifold, total.Z[:1])])
-    w = np.append(total.weight, 1.0)
-    for time in (t, 1e-3 * t):
-        found = sources(manifold, Z, w, time).leave_one_out()
-        if time > manifold.max_time:
+    """The leave-one-out sum at a source is that over all others; with log_self, the source's own term, it is all."""
+    start, t = _mixture(manifold, rng, 9)
+    Z = np.concatenate([start.Z, _farthest(manifold, start.Z[:1])])
+    w = np.append(start.weight, 1.0)
+    # isolated sources, and so late that a source meets its own images
+    for time, later in ((t, 0.0), (1e-3 * t, 0.0), (t, _scale(manifold) ** 2)):
+        if time + later > manifold.max_time:
             continue
+        total = sources(manifold, Z, w, time)
+        found, rows = total.leave_one_out(later), rng.permutation(len(Z))[:4]
+        yield "some rows - those of all", np.abs(total.leave_one_out(later, rows) - found[rows]), _log_error(
+            manifold, found[rows])
+        own = np.log(w / w.sum()) + total.log_self(later)
+        want = total.evaluate(Z, later).log_density
+        yield "others and own term - all", _log_gap(np.logaddexp(found, own), want), _log_error(manifold, want)
         for i in range(len(Z)):
             others = np.arange(len(Z)) != i
-            want = sources(manifold, Z[others], w[others], time).evaluate(Z[i:i + 1]).log_density
+            want = sources(manifold, Z[others], w[others], time).evaluate(Z[i:i + 1], later).log_density
             want = want + np.log(w[others].sum() / w.sum())
             yield f"source {i}", _log_gap(found[i:i + 1], want), _log_error(manifold, want)
 
@@ -1226,21 +1286,31 @@ def score_is_the_slope_of_log_density(manifold, rng):
     """log p along a geodesic leaves its tangent at second order: the log-log slope of the gap is 2."""
     for s, t in _times(manifold, *(1e-3, 0.1, 1.0)):
         total, _ = _mixture(manifold, rng, t=t)
-        Q = _near(manifold, total, rng, 20)
-        V = _unit(manifold, Q, rng)
-        at = total.evaluate(Q, 0.0, 1)
-        length = min(np.sqrt(t), _scale(manifold))
-        steps = 0.05 * 0.5 ** np.arange(6)
-        gap = np.array([total.evaluate(manifold.exp(Q, h * length * V)).log_density - at.log_density
-                        - h * length * np.sum(at.gradient * V, 1) for h in steps])
-        # twenty points together, so that none with a vanishing second derivative decides
-        size = np.sqrt((gap**2).mean(axis=1))
-        slope = np.polyfit(np.log(steps), np.log(size), 1)[0]
         r = min(2.5 * _scale(manifold), 6 * np.sqrt(t))
-        noise = np.max(_log_error(manifold, at.log_density, r, t, _size(total.Z, Q)))
-        # third-order terms shift the slope by about the largest step, the rounding by its share
-        yield f"slope - 2 at t = {s} units", abs(slope - 2), 2 * steps[0] + noise / size[-1]
-        yield _resolved("the slope", noise / size[-1], 0.1)
+        yield from _slope_of_log_density(manifold, rng, total, _near(manifold, total, rng, 20), r, f"t = {s} units")
+        # far below the peak: one source, which nothing else comes near
+        one = sources(manifold, total.Z[:1], np.ones(1), t)
+        Q, r = _deep(manifold, one.Z, t, rng, 20)
+        if len(Q):
+            yield from _slope_of_log_density(manifold, rng, one, Q, r.max(), f"t = {s} units, in the tail")
+
+
+def _slope_of_log_density(manifold, rng, total, Q, r, where):
+    """Measure the slope at queries whose sources that matter are at most r away."""
+    t = float(total.time[0])
+    V = _unit(manifold, Q, rng)
+    at = total.evaluate(Q, 0.0, 1)
+    length = min(np.sqrt(t), _scale(manifold))
+    steps = 0.05 * 0.5 ** np.arange(6)
+    gap = np.array([total.evaluate(manifold.exp(Q, h * length * V)).log_density - at.log_density
+                    - h * length * np.sum(at.gradient * V, 1) for h in steps])
+    # twenty points together, so that none with a vanishing second derivative decides
+    size = np.sqrt((gap**2).mean(axis=1))
+    slope = np.polyfit(np.log(steps), np.log(size), 1)[0]
+    noise = np.max(_log_error(manifold, at.log_density, r, t, _size(total.Z, Q)))
+    # third-order terms shift the slope by about the largest step, the rounding by its share
+    yield f"slope - 2 at {where}", abs(slope - 2), 2 * steps[0] + noise / size[-1]
+    yield _resolved("the slope", noise / size[-1], 0.1)
 
 
 @_identity()

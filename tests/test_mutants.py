@@ -359,6 +359,18 @@ def own_images_left_in(base, patch):
     return base
 
 
+def kernel_to_itself_without_images(base, patch):
+    """The kernel from a source to itself, of which bandwidth rules are made, in the cover."""
+    cover = only_the_source_itself(base, patch)
+    patch.setattr(DirectSum, "log_self", lambda self, t=0.0: cover.log_heat_kernel(self.Z, self.Z, self.time[0] + t))
+    return base
+
+
+def wall_taken_for_any_place(base, patch):
+    """One kernel from a point to itself for all, where it is twice as high at a wall."""
+    return with_method(base, is_homogeneous=True)
+
+
 def antipode_in_the_tables_too(base, patch):
     """A mirror image taken for the antipode, which the even series adds."""
     return with_method(base, antipodal=True)
@@ -437,6 +449,14 @@ def unit_forgotten_in_the_volume(base, patch):
 
 def eigenvalue_of_the_slowest_part(base, patch):
     return with_method(base, smallest_eigenvalue=min(part.smallest_eigenvalue for part in base.parts))
+
+
+def unit_forgotten(base, patch):
+    return with_method(base, log_unit=0.0)
+
+
+def gradients_pushed_like_velocities(base, patch):
+    return with_method(base, push_gradient=lambda self, X, G: self.push_tangent(X, G))
 
 
 # ------------------------------------------------------------------------------------------ charts
@@ -583,6 +603,27 @@ def tail_that_underflows(base, patch):
     return base
 
 
+def change_deep_tail(patch, name):
+    log_total, place = argument("log_total", "tail_sums"), argument(name, "tail_sums")
+
+    def change(right, *args):
+        right(*args)
+        if len(args[place]) == len(args[log_total]):
+            args[place][args[log_total] < -60] *= 2
+
+    change_kernel(patch, "tail_sums", change)
+
+
+def score_doubled_in_the_deep_tail(base, patch):
+    change_deep_tail(patch, "gradient")
+    return base
+
+
+def laplacian_doubled_in_the_deep_tail(base, patch):
+    change_deep_tail(patch, "laplacian")
+    return base
+
+
 def tail_slope_without_its_division(base, patch):
     """Panels of a hyperbolic factor that hold d log k / dr, read as that over r."""
     right = radial._slots
@@ -604,6 +645,23 @@ def own_term_not_skipped(base, patch):
         right(*args[:place], np.full_like(args[place], -1), *args[place + 1:])
 
     change_kernel(patch, "kernel_sums", change)
+    return base
+
+
+def later_time_ignored_in_leave_one_out(base, patch):
+    right = DirectSum.leave_one_out
+    patch.setattr(DirectSum, "leave_one_out", lambda self, t=0.0, rows=None: right(self, 0.0, rows))
+    return base
+
+
+def first_rows_for_chosen_ones(base, patch):
+    right = DirectSum.leave_one_out
+
+    def leave_one_out(self, t=0.0, rows=None):
+        found = right(self, t)
+        return found if rows is None else found[:len(rows)]
+
+    patch.setattr(DirectSum, "leave_one_out", leave_one_out)
     return base
 
 
@@ -728,6 +786,7 @@ EARTH = Sphere(2, coords="latlon_deg")
 THREEFOLD = Quotient(Circle(), [[[1.0]]] * 3, shifts=[[0.0], [2 * np.pi / 3], [4 * np.pi / 3]])
 MIRROR = Quotient(Sphere(2), [np.eye(3), np.diag([1.0, 1.0, -1.0])])
 UNIT = Box([(0.0, 1.0)])
+FOLDED = Quotient(Euclidean(1), [[[1.0]], [[-1.0]]])
 PACED = Product(Sphere(2), Circle(), times=(1.0, 4.0))
 
 MUTANTS = [
@@ -776,24 +835,30 @@ MUTANTS = [
     (flat_radius, Hyperbolic(3), "sampler_damps_eigenfunctions"),
     (velocity_per_height, Hyperbolic(2, coords="half_space", radius=2.0), "push_tangent_belongs_to_the_chart"),
     (radius_ignored_in_the_chart, Hyperbolic(2, radius=2.0), "embed_and_unembed_are_inverse"),
-    (tail_slope_without_its_division, Hyperbolic(2), "dense_form_is_tail_form"),
+    (tail_slope_without_its_division, Hyperbolic(2), "dense_form_is_tail_form score_is_the_slope_of_log_density"),
     (octave_cells_off_by_one, Hyperbolic(2), "tables_honour_their_error"),
     (octave_cells_without_end, Hyperbolic(2), "tables_honour_their_error times_belong_to_sources"),
     (boxes_half_as_wide, Hyperbolic(2), "sums_are_right_at_every_depth"),
     # quotients
     (image_left_out, THREEFOLD, "kernel_is_symmetric uniform_limit total_mass_of_a_mixture"),
+    (image_left_out, FOLDED, "images_lie_over_one_point"),
     (only_the_source_itself, SO3(), "tables_honour_their_error estimator_is_the_engine"),
     (only_the_source_itself, UNIT, "uniform_limit total_mass_of_a_mixture"),
     (image_counted_twice, THREEFOLD, "kernel_is_symmetric uniform_limit total_mass_of_a_mixture"),
+    (image_counted_twice, FOLDED, "images_lie_over_one_point"),
     (image_counted_twice, MIRROR, "uniform_limit total_mass_of_a_mixture"),
     (density_averaged_over_images, THREEFOLD, "kernel_has_mass_one kernels_are_a_semigroup on_diagonal_limit"),
     (volume_of_the_cover, SO3(), "uniform_limit total_mass_of_a_mixture"),
     (eigenvalue_of_the_cover, ProjectiveSpace(2), "first_eigenvalue_sets_the_decay"),
     (dist_of_the_cover, THREEFOLD, "exp_and_log_are_inverse varadhan_limit"),
     (log_of_the_cover, THREEFOLD, "exp_and_log_are_inverse"),
+    (log_of_the_cover, UNIT, "exp_and_log_are_inverse"),
     (reflected_about_the_middle, UNIT, "total_mass_of_a_mixture sampler_follows_the_density"),
     (wrapped_for_folded, UNIT, "sampler_follows_the_density stein_identity"),
     (own_images_left_in, UNIT, "leave_one_out_is_the_sum_of_others"),
+    (own_images_left_in, THREEFOLD, "leave_one_out_is_the_sum_of_others"),
+    (kernel_to_itself_without_images, THREEFOLD, "leave_one_out_is_the_sum_of_others"),
+    (wall_taken_for_any_place, UNIT, "leave_one_out_is_the_sum_of_others"),
     (even_series_counted_once, ProjectiveSpace(2), "tables_honour_their_error uniform_limit"),
     (antipode_in_the_tables_too, MIRROR, "tables_honour_their_error times_belong_to_sources"),
     # with a drift
@@ -811,6 +876,8 @@ MUTANTS = [
     (unit_forgotten_in_sums, PACED, "on_diagonal_limit estimator_is_the_engine"),
     (unit_forgotten_in_the_volume, PACED, "uniform_limit total_mass_of_a_mixture"),
     (eigenvalue_of_the_slowest_part, PACED, "first_eigenvalue_sets_the_decay"),
+    (unit_forgotten, PACED, "push_tangent_belongs_to_the_chart"),
+    (gradients_pushed_like_velocities, PACED, "push_tangent_belongs_to_the_chart"),
     (series_slope_without_the_other_factors, PACED, "score_is_the_slope_of_log_density"),
     # charts
     (every_row_valid, Sphere(2), "corrupted_row_is_named"),
@@ -829,9 +896,13 @@ MUTANTS = [
     (period_ignored_in_dense_sums, Circle(), "tables_honour_their_error dense_form_is_tail_form"),
     (period_ignored_in_the_tail, Circle(), "tables_honour_their_error dense_form_is_tail_form"),
     (tail_score_of_the_wrong_sign, Sphere(2), "dense_form_is_tail_form"),
+    (score_doubled_in_the_deep_tail, Sphere(2), "score_is_the_slope_of_log_density"),
+    (laplacian_doubled_in_the_deep_tail, Sphere(2), "laplacian_is_that_of_geodesics"),
     (tail_exponent_of_the_wrong_time, Euclidean(1), "tables_honour_their_error dense_form_is_tail_form"),
     (tail_that_underflows, Euclidean(1), "kernel_is_finite_everywhere"),
     (own_term_not_skipped, Circle(), "leave_one_out_is_the_sum_of_others"),
+    (later_time_ignored_in_leave_one_out, Circle(), "leave_one_out_is_the_sum_of_others"),
+    (first_rows_for_chosen_ones, Circle(), "leave_one_out_is_the_sum_of_others"),
     (far_sources_left_out, Circle(), "sums_are_right_at_every_depth"),
     (boxes_half_as_wide, Circle(), "sums_are_right_at_every_depth"),
     (no_tail, Sphere(2), "tables_honour_their_error sums_are_right_at_every_depth"),

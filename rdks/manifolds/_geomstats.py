@@ -852,7 +852,7 @@ class FromGeomstats(Manifold):
             speed = np.abs(_norm(np.einsum("nkj,nj->nk", J[todo], w[todo])) - _norm(w[todo]))
             done = (truncation <= 10 * rounding + 1e-14) & (speed <= 0.1 * _norm(w[todo])) & (size * d >= 0.5)
             good[todo[done]] = True
-            shrink = (rounding[~done] / truncation[~done]) ** 0.2
+            shrink = (rounding[~done] / np.maximum(truncation[~done], 1e-300)) ** 0.2
             todo = todo[~done]
             h[todo] *= np.where(np.isfinite(shrink), np.clip(shrink, 1 / 16, 0.7), 1 / 16)
         return centre, J, h, by_log, good

@@ -97,7 +97,7 @@ def as_manifold(manifold, n_features):
         return manifold
     if isinstance(manifold, str):
         return from_name(manifold, n_features)
-    if type(manifold).__module__.split(".")[0] == "geomstats":
+    if any(kind.__module__.split(".")[0] == "geomstats" for kind in type(manifold).__mro__):
         from .manifolds._geomstats import recognise
         return recognise(manifold)
     raise ValueError(f"manifold = {manifold!r}: expected 'auto', a name, an rdks manifold or a "

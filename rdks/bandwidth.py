@@ -86,12 +86,9 @@ def _neighbour_distance(engine):
     if manifold.kernel == "pairs" or any(f.hyperbolic for f in manifold.factors()):
         # the chord is not a Euclidean distance: compare some sources with all
         rows = _representatives(engine, min(len(engine.Z), _PROBES))
-        nearest = []
-        for i in rows:
-            distance = manifold.dist(np.broadcast_to(engine.Z[i], engine.Z.shape), engine.Z)
-            distance[i] = np.inf
-            nearest.append(distance.min())
-        return float(np.median(nearest))
+        distance = manifold.distances(engine.Z[rows], engine.Z)
+        distance[np.arange(len(rows)), rows] = np.inf
+        return float(np.median(distance.min(axis=1)))
     from scipy.spatial import cKDTree
 
     box = np.concatenate([np.full(f.width, f.period or 0.0) for f in manifold.factors()])
@@ -431,12 +428,15 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
     if rule in ("lscv", "isj") and engine.manifold.has_drift:
         raise ValueError(f"bandwidth={rule!r} estimates squared errors by the symmetry of the heat kernel, which a "
                          f"process with a drift, {engine.manifold!r}, has not. Use 'lcv', 'rot' or a number")
+    if rule in ("isj", "rot") and engine.manifold.dim == 0:
+        raise ValueError(f"bandwidth={rule!r} needs a space that has a dimension, which {engine.manifold!r} has not. Use "
+                         "'lcv', 'lscv' or a number")
     if n < 2:
         raise ValueError(
             f"bandwidth={rule!r} needs at least two distinct points of positive weight to choose from, "
             "found n_samples=1. Pass a number as bandwidth")
     low, high = search_range(engine)
-    floor = min_bandwidth**2
+    floor = max(min_bandwidth**2, engine.manifold.shortest_time)
     warning, why = "", ""
     times, values, scan_times, scanned = (np.empty(0) for _ in range(4))
     with _progress(verbose, rule) as step:
@@ -474,7 +474,8 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
                     f"searched, {np.sqrt(times[0]):.4g} to {np.sqrt(times[-1]):.4g}. Data rounded to few distinct "
                     "values, or on a curve, do this; look at selection_, or pass a number as bandwidth")
     if t < floor:
-        t, why = floor, why + "; raised to min_bandwidth"
+        t = floor
+        why += "; raised to min_bandwidth" if floor == min_bandwidth**2 else "; raised to the resolution of the space"
     return Selection(rule, float(np.sqrt(t)), times, values, scan_times, scanned, why, warning)
 
 

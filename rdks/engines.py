@@ -74,7 +74,7 @@ def choose_engine(manifold, n_sources, t):
     reason : str
     """
     if manifold.kernel == "basis":
-        return "spectral", f"{manifold!r} is known by its eigenfunctions"
+        return "spectral", f"{manifold!r} is known by the heat flow between its nodes"
     if manifold.kernel == "pairs":
         return "direct", f"sums over {n_sources} sources, the kernel evaluated pair by pair"
     where = manifold.flow(np.zeros((1, manifold.embed_dim)), t)[1] if manifold.has_drift else t

@@ -305,7 +305,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         selection = None
         distinct = raw
         if isinstance(self.bandwidth, str):
-            distinct = self._distinct(raw)
+            distinct = self._distinct(raw).at(0.0)  # a copy: what a search remembers is not kept with the fit
             low = 0.0 if self.min_bandwidth == "auto" else float(self.min_bandwidth)
             selection = select(distinct, self.bandwidth, min_bandwidth=low, verbose=self.verbose)
             if selection.warning:

@@ -13,6 +13,7 @@ from rdks.manifolds import (
     Box,
     Circle,
     Euclidean,
+    FromGeomstats,
     Hyperbolic,
     Manifold,
     OrnsteinUhlenbeck,
@@ -24,6 +25,7 @@ from rdks.manifolds import (
     Sphere,
     Torus,
     Unitary,
+    load_geomstats,
 )
 
 
@@ -43,6 +45,15 @@ class UserProduct(Manifold):
 
     def factors(self):
         return tuple(f for part in self.parts for f in part.factors())
+
+
+def bures_wasserstein():
+    """A geomstats space that equals none of ours."""
+    load_geomstats()
+    from geomstats.geometry.spd_matrices import SPDBuresWassersteinMetric, SPDMatrices
+    space = SPDMatrices(2, equip=False)
+    space.equip_with_metric(SPDBuresWassersteinMetric)
+    return FromGeomstats(space)
 
 
 MANIFOLDS = [
@@ -87,6 +98,7 @@ MANIFOLDS = [
     SpecialOrthogonal(4),
     SpecialUnitary(3),
     Unitary(2),
+    bures_wasserstein(),
 ]
 
 

@@ -1,4 +1,5 @@
 """The sum over pairs, against the compiled sums, closed forms and direct additions."""
+import pickle
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,6 +170,48 @@ def test_state(rng):
     assert sorted(order) == list(range(1000))
     step = np.linalg.norm(np.diff(many.Z[order], axis=0), axis=1).mean()
     assert step < 0.75 * np.linalg.norm(np.diff(many.Z, axis=0), axis=1).mean()
+
+
+@dataclass(frozen=True)
+class Counted(Relaxing):
+    """Gives its kernel in two steps, and counts the first."""
+
+    has_drift = False
+
+    def flow(self, Z, t):
+        return Z, t
+
+    def pair_invariants(self, X, Y):
+        CALLS.append(len(X) * len(Y))
+        D = X[:, None, :] - Y[None, :, :]
+        return np.einsum("qnm,qnm->qn", D, D)[..., None]
+
+    def log_kernel_of_invariants(self, h, t):
+        return -0.5 * h[..., 0] / t - 0.5 * self.dim * np.log(2 * np.pi * t)
+
+
+CALLS = []
+
+
+def test_invariants_are_kept_between_times(rng, monkeypatch):
+    Z, w = rng.standard_normal((30, 2)), rng.uniform(0.5, 1.0, 30)
+    monkeypatch.setattr(pairs, "_SOURCES", 7)
+    monkeypatch.setattr(pairs, "_BLOCK", 100)
+    total, plain = PairSum(Counted(2), Z, w, 0.1), DirectSum(Euclidean(2), Z, w, 0.1)
+    for keep in (10**6, 200, 0):
+        monkeypatch.setattr(pairs, "_KEEP", keep)
+        total._kept = (None, {})
+        for n_jobs in (1, 2):
+            total.n_jobs = n_jobs
+            for rows in (None, np.arange(20), np.arange(10, 30)):
+                CALLS.clear()
+                for t in (0.0, 0.3, 0.1):
+                    np.testing.assert_allclose(total.leave_one_out(t, rows), plain.leave_one_out(t, rows), rtol=1e-12)
+                count = 30 * (30 if rows is None else 20)
+                kept = sum(block.size for block in total._kept[1].values())
+                assert kept <= keep and sum(CALLS) == 3 * count - 2 * kept
+                assert keep < 10**6 or kept == count
+    assert pickle.loads(pickle.dumps(total))._kept == (None, {})
 
 
 def test_every_image_of_a_source_counts(rng):

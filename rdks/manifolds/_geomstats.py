@@ -108,9 +108,9 @@ def recognise(space):
     -------
     Manifold
         With an exact kernel for: ``Euclidean`` and ``Matrices``; ``Hypersphere`` in extrinsic coordinates and
-        ``Stiefel(n, 1)``; ``SpecialOrthogonal(n)`` with its bi-invariant metric, as matrices up to size seven, and as
+        ``Stiefel(n, 1)``; ``SpecialOrthogonal(n)`` with its bi-invariant metric, as matrices up to size six, and as
         rotation vectors for n = 3; ``Hyperboloid``, ``PoincareBall`` and ``PoincareHalfSpace`` (dimension two or
-        more); ``SPDMatrices`` with the log-Euclidean metric, and with the affine-invariant one up to size two;
+        more); ``SPDMatrices`` with the log-Euclidean metric, and with the affine-invariant one (exact up to size two);
         products of these. Each with the metric that geomstats gives it, unscaled, and points written as geomstats
         writes them. Any other space as :class:`FromGeomstats`, whose kernel is approximate.
 
@@ -199,14 +199,14 @@ def _equal_single(space, kind, metric):
             return Sphere(dim)
         case (K, M) if (K, M) == (Stiefel, StiefelCanonicalMetric) and space.p == 1:
             return Sphere(dim)
-        case (K, M) if (K, M) == (_SpecialOrthogonalMatrices, BiInvariantMetric) and 2 <= space.n <= 7:
+        case (K, M) if (K, M) == (_SpecialOrthogonalMatrices, BiInvariantMetric) and 2 <= space.n <= 6:
             return SO3(coords="matrix") if space.n == 3 else SpecialOrthogonal(space.n)
         case (K, M) if (K, M) == (_SpecialOrthogonal3Vectors, BiInvariantMetric):
             return SO3(coords="rotvec")
         case (K, M) if dim >= 2 and (K, M) in ((Hyperboloid, HyperboloidMetric), (PoincareBall, PoincareBallMetric),
                                                (PoincareHalfSpace, PoincareHalfSpaceMetric)):
             return Hyperbolic(dim, coords=charts[kind])
-        case (K, M) if (K, M) == (SPDMatrices, SPDAffineMetric) and space.n <= 2:
+        case (K, M) if (K, M) == (SPDMatrices, SPDAffineMetric):
             return SPD(space.n, metric="affine_invariant")
         case (K, M) if (K, M) == (SPDMatrices, SPDLogEuclideanMetric):
             image = space.metric.image_space
@@ -489,7 +489,7 @@ class FromGeomstats(Manifold):
     is_homogeneous = False
     scales = ()
     #: Of log theta, relative to one; its slopes are good to some 1e-6, see the notes of the module.
-    rounding = 1e-10
+    rounding, slope_rounding = 3e-12, 1e-6
 
     def __post_init__(self):
         _checked(self.space)
@@ -557,6 +557,7 @@ class FromGeomstats(Manifold):
             self._refuse("lacks tangent spaces or an inner product", error)
         at = self._frames(P, self._refuse, exp_works=False)
         # a geodesic short enough to have its end within the unknown injectivity radius
+        gap = np.inf
         for length in (0.1, 0.01, 0.001):
             w = length / np.sqrt(d) * np.ones((3, d))
             V = np.einsum("nd,ndm->nm", w, at.vector)
@@ -1096,7 +1097,7 @@ class FromGeomstats(Manifold):
         key = (slopes, *(hashlib.blake2b(np.ascontiguousarray(A)).digest() for A in (X, Y)), X.shape, Y.shape)
         kept = self._kept.get(key) or (None if slopes else self._kept.get((True, *key[1:])))
         if kept is not None:
-            return kept
+            return kept if slopes else kept[:2]
         q, n, d = len(X), len(Y), self.dim
         at_x, at_y = self._frames(X), self._frames(Y)
         mirrored = not slopes and X.shape == Y.shape and bool((X == Y).all())

@@ -363,8 +363,10 @@ class Manifold(ABC):
     exactness = "exact"
     #: Largest time for which the kernel is meaningful; finite where it is a small-time approximation.
     max_time = np.inf
-    #: Relative error of a log kernel as computed, where it is not tabulated.
-    rounding = 1e-12
+    #: Shortest time that the space resolves; a rule chooses no bandwidth below its root.
+    shortest_time = 0.0
+    #: Relative error of a log kernel as computed, where it is not tabulated, and of its derivatives.
+    rounding, slope_rounding = 1e-12, 1.6e-11
     #: What kernel sums use: "factors" (tables by space form), "pairs" (`pair_kernel`) or "basis".
     kernel = "factors"
 
@@ -567,6 +569,10 @@ class Manifold(ABC):
         if self.n_images == 1:
             return self._cover_dist(Z, W)
         return np.min([self._cover_dist(Z, image) for image in self.images(W)], axis=0)
+
+    def distances(self, Z, W):
+        """Return the distance of each row of Z to each of W; shape (len(Z), len(W))."""
+        return np.array([self.dist(np.broadcast_to(z, W.shape), W) for z in Z])
 
     def _cover_dist(self, Z, W):
         return np.sqrt(sum(f.dist(Z[..., s], W[..., s]) ** 2 for f, s in self.pieces()))

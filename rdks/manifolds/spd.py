@@ -382,6 +382,15 @@ class AffineInvariantSPD(SPD):
         _, s = _singular(self._between(Z, W), vectors=False)
         return self._log_kernel(2 * np.log(s), t, 0)[0]
 
+    def pair_invariants(self, X, Y):
+        """Return h for all pairs of embedded points; shape (q, n, size of the matrices)."""
+        T = self._between(np.asarray(X)[:, None, :], np.asarray(Y)[None, :, :])
+        return 2 * np.log(_singular(T, vectors=False)[1])
+
+    def log_kernel_of_invariants(self, h, t):
+        """Return log k for the result of `pair_invariants`; shape (q, n)."""
+        return self._log_kernel(h, t, 0)[0]
+
     def pair_kernel(self, X, Y, t, order):
         T = self._between(np.asarray(X)[:, None, :], np.asarray(Y)[None, :, :])
         U, s = _singular(T, vectors=order > 0)

@@ -32,7 +32,7 @@ AUTO = "lcv"
 _GRID = 4.0      # ratio of neighbouring times of the first scan
 _SCAN = 500, 2000  # when there are more sources than 1000, a criterion is first minimised as seen from some of
 _PAIRS = 5e6       # them: at least and at most so many, and between them so many that this is the number of pairs
-_POLISH = 0.4      # step of log t, 20 per cent of the bandwidth, in which the minimum of the full criterion is bracketed
+_POLISH = 0.4      # step of log t, 20 per cent of the bandwidth, in which the full criterion's minimum is bracketed
 _PROBES = 300    # sources whose nearest neighbour is looked for where no tree can
 _XTOL = 0.02     # of log t: one per cent of a bandwidth, which the data never know as well
 _WIDER = 6       # how often a range is extended downwards where the optimum is at its end
@@ -150,8 +150,8 @@ def search_range(engine):
         high = max(high, _spread(manifold, engine.Z, engine.share))
     if not (1e-280 < low < 1e280 and 1e-280 < high < 1e280):
         raise ValueError(f"the distances between the {len(engine.Z)} distinct points (a median of "
-                         f"{2 * np.sqrt(low):.3g} to the nearest other, a spread of {np.sqrt(high):.3g}) are beyond the "
-                         "range in which a bandwidth can be chosen: change the unit, or pass a number as bandwidth")
+                         f"{2 * np.sqrt(low):.3g} to the nearest other, a spread of {np.sqrt(high):.3g}) are beyond "
+                         "the range in which a bandwidth can be chosen: change the unit, or pass a number as bandwidth")
     return min(low, high / _GRID**3), high
 
 
@@ -429,8 +429,8 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
         raise ValueError(f"bandwidth={rule!r} estimates squared errors by the symmetry of the heat kernel, which a "
                          f"process with a drift, {engine.manifold!r}, has not. Use 'lcv', 'rot' or a number")
     if rule in ("isj", "rot") and engine.manifold.dim == 0:
-        raise ValueError(f"bandwidth={rule!r} needs a space that has a dimension, which {engine.manifold!r} has not. Use "
-                         "'lcv', 'lscv' or a number")
+        raise ValueError(f"bandwidth={rule!r} needs a space that has a dimension, which {engine.manifold!r} has not. "
+                         "Use 'lcv', 'lscv' or a number")
     if n < 2:
         raise ValueError(
             f"bandwidth={rule!r} needs at least two distinct points of positive weight to choose from, "

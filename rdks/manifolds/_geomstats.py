@@ -162,10 +162,10 @@ def _equal(space):
     if (kind, metric) == (ProductManifold, ProductRiemannianMetric):
         # points are those of the factors one after the other once they are flat, stacked or not
         parts = [_equal(factor) for factor in space.factors]
-        return None if None in parts else Product(*parts)
+        return Product(*parts) if all(part and part.kernel == "factors" for part in parts) else None
     if (kind, metric) == (NFoldManifold, NFoldMetric):
         part = _equal(space.base_manifold) if space.metric.scales is None else None
-        return None if part is None else Product(*[part] * space.n_copies)
+        return Product(*[part] * space.n_copies) if part and part.kernel == "factors" else None
     return _equal_single(space, kind, metric)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from .errors import PointError
 from .manifolds import Manifold, from_name
 
-__all__ = ["as_generator", "as_manifold", "as_points", "as_time", "as_weights", "automatic_manifold"]
+__all__ = ["as_generator", "as_manifold", "as_numbers", "as_points", "as_time", "as_weights", "automatic_manifold"]
 
 CHECK_POINTS = ("raise", "project", "ignore")
 
@@ -29,6 +29,36 @@ def as_generator(random_state):
         return np.random.default_rng(random_state)
     raise ValueError(f"random_state = {random_state!r}: expected None, an integer, "
                      "a numpy.random.RandomState or a numpy.random.Generator")
+
+
+def as_numbers(X, manifold):
+    """Turn scipy's rotations, stacked or a list of single ones, into arrays; leave everything else alone.
+
+    Parameters
+    ----------
+    X : object
+    manifold : Manifold, geomstats space or str
+        Where X is said to live, which decides how rotations are written.
+
+    Raises
+    ------
+    ValueError
+        For a single rotation, and where points of the manifold are no rotations.
+    """
+    if isinstance(X, (list, tuple)) and X and all(_is_rotation(x) for x in X):
+        X = type(X[0]).concatenate(list(X))
+    if not _is_rotation(X):
+        return X
+    if isinstance(manifold, str):
+        if manifold not in ("auto", "so3"):
+            raise ValueError(f"X is a {type(X).__name__}, but the points of manifold={manifold!r} are arrays")
+        from .manifolds import SO3
+        manifold = SO3()
+    return as_manifold(manifold, 9).read(X)
+
+
+def _is_rotation(X):
+    return type(X).__module__.startswith("scipy.spatial.transform")
 
 
 def automatic_manifold(X, layout):

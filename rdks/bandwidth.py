@@ -107,7 +107,7 @@ def _neighbour_distance(engine):
 
 def _mean_square(space, Z, w):
     """Mean squared distance of points of a manifold, or of a factor, from their Karcher mean."""
-    centre = Z[:1]
+    centre = Z[np.lexsort(Z.T)[:1]]  # whatever the order of the rows
     for _ in range(8):  # one step is exact in flat space, and a few are enough for a scale elsewhere
         centre = space.exp(centre, (w @ space.log(np.broadcast_to(centre, Z.shape), Z))[None])
     return float(w @ space.dist(np.broadcast_to(centre, Z.shape), Z) ** 2)

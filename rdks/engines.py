@@ -307,7 +307,7 @@ class DirectSum(Sources):
 
     def _evaluate(self, Z, t, order, own, n_jobs):
         nq = len(Z)
-        pairs = nq * len(self.Z)
+        pairs = nq * len(self.Z) * self.manifold.n_images
         kernels = _kernels(pairs)
         log_density = np.empty(nq)
         gradient = np.zeros((nq, self.manifold.embed_dim)) if order else np.zeros((1, 1))

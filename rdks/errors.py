@@ -24,7 +24,7 @@ class AccuracyWarning(UserWarning):
 
 
 class DuplicatesWarning(UserWarning):
-    """More than one per cent of the rows are exact copies of others."""
+    """More than one per cent of the rows are copies of others."""
 
 
 def require(name, *, feature, extra):

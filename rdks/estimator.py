@@ -12,7 +12,6 @@ from . import _validation as validation
 from .bandwidth import RULES, select
 from .engines import DirectSum, choose_engine
 from .errors import AccuracyWarning, DuplicatesWarning, UnsupportedError
-from .manifolds import Manifold
 
 __all__ = ["RDKSEstimator", "sources"]
 
@@ -26,6 +25,38 @@ def sources(manifold, Z, weight, time, n_jobs=None):
         return PairSum(manifold, Z, weight, time, n_jobs)
     from .spectral import SpectralSum
     return SpectralSum(manifold, Z, weight, time, n_jobs)
+
+
+def _orbits(manifold, Z):
+    """Group points that the group of a quotient makes one, up to rounding.
+
+    Returns the first row of each group, and the group of each row.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    # one image of each: the foremost in a direction in which no symmetry lies
+    direction = np.cos(np.arange(1, Z.shape[1] + 1) ** 2 * 1.7)
+    foremost = manifold._each("project", Z)
+    best = foremost @ direction
+    for image in manifold.images(Z)[1:]:
+        image = manifold._each("project", image)
+        place = image @ direction
+        better = place > best + 1e-9 * (1 + np.abs(best))
+        best[better], foremost[better] = place[better], image[better]
+    # copies are off by rounding: those that share a cell are one, and so are neighbours across its walls
+    fine = 1e-11 * np.abs(foremost).max()
+    cells, first, which = np.unique(np.rint(foremost / fine), axis=0, return_index=True, return_inverse=True)
+    which = which.ravel()
+    close = cKDTree(cells).query_pairs(4.0, output_type="ndarray")
+    if len(close):
+        graph = csr_array((np.ones(len(close)), close.T), shape=(len(cells), len(cells)))
+        count, group = connected_components(graph, directed=False)
+        earliest = np.full(count, len(Z))
+        np.minimum.at(earliest, group, first)
+        return earliest, group[which]
+    return first, which
 
 
 def _number(name, value, *, low, high, expected):
@@ -285,8 +316,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, name):
                     setattr(probe, name, getattr(self, name))
-        if type(X).__module__.startswith("scipy.spatial.transform"):
-            X = self.manifold.read(X) if isinstance(self.manifold, Manifold) else X.as_matrix()
+        X = validation.as_numbers(X, self.manifold if reset else self.manifold_)
         layout = None
         shape = getattr(X, "shape", None)
         if shape is None and isinstance(X, (list, tuple)):
@@ -328,14 +358,18 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
 
     @staticmethod
     def _distinct(raw):
-        """Merge exact duplicates into weights."""
-        Z, which = np.unique(raw.Z, axis=0, return_inverse=True)
+        """Merge exact duplicates, and symmetric copies of one point, into weights."""
+        if raw.manifold.n_images > 1:
+            first, which = _orbits(raw.manifold, raw.Z)
+            Z = raw.Z[first]
+        else:
+            Z, which = np.unique(raw.Z, axis=0, return_inverse=True)
         n, repeated = len(raw.Z), len(raw.Z) - len(Z)
         if not repeated:
             return raw
         if repeated > 0.01 * n and len(Z) > 1:  # a single distinct point is an error later
             warnings.warn(
-                f"{repeated} of {n} rows are exact copies of others (there are {len(Z)} distinct points). They "
+                f"{repeated} of {n} rows are copies of others (there are {len(Z)} distinct points). They "
                 "are merged into weights before a bandwidth is chosen. Mind likelihoods: a held-out copy of a "
                 "training row rewards ever smaller bandwidths without bound", DuplicatesWarning, stacklevel=4)
         weight = np.bincount(which.ravel(), weights=raw.weight, minlength=len(Z))

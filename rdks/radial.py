@@ -47,7 +47,7 @@ __all__ = ["ERROR", "KernelTable", "RadialLaw", "TailTable", "radial_law", "tabl
 #: Bound on the error of a tabulated log kernel, relative to max(1, its value).
 ERROR = 2e-13
 #: Bound on the error of a tabulated slope or Laplacian ratio, relative to its largest value nearby;
-#: next to the cut locus at small times, 1e-15 (size of the space)^2 / t where that is more.
+#: next to the cut locus at small times, 4e-15 (size of the space)^2 / t where that is more.
 SLOPE_ERROR = 1e-12
 #: The ``gauss`` form reaches down to exp(-DEPTH) of the peak.
 DEPTH = 60.0
@@ -295,7 +295,7 @@ def _panels(factor, t, order, gaussian, shift=0.0):
         layer = min(0.5 * t / unit, 0.25 * half)
     # The rounding of a distance is magnified at the cut locus, where slopes are of the order of
     # pi unit / t: that noise must not be taken for structure.
-    noise = max(SLOPE_ERROR, 1e-15 * unit**2 / t)
+    noise = max(SLOPE_ERROR, 4e-15 * unit**2 / t)
     steps = max(1, int(np.ceil(np.log2(half / layer))))
     todo = half * np.concatenate([[0.0], 0.5 ** np.arange(steps - 1, -1, -1)])
     todo = np.column_stack([todo[:-1], todo[1:]])
@@ -513,6 +513,9 @@ class RadialLaw:
         far = np.sqrt(factor.dim) + 11.0
         if factor.hyperbolic:  # where heat drifts away, at a speed of (d - 1) / 2R
             far += 0.5 * (factor.dim - 1) * unit / factor.radius
+            if far * unit > FARTHEST * factor.radius:
+                raise ValueError(f"t = {t:.3g} carries heat in hyperbolic space of radius {factor.radius:.3g} beyond "
+                                 f"{FARTHEST:g} radii, where distances leave the range of floats: nothing can be drawn")
         far = min(factor.reach / unit, far)
         edges = np.linspace(0.0, far, self._PANELS + 1)
         nodes, weights = np.polynomial.legendre.leggauss(16)

@@ -192,7 +192,8 @@ def test_a_circle_is_a_value():
 @pytest.mark.parametrize("name, columns, expected", [
     ("box", 2, Box([(0, 1), (0, 1)])), ("hyperbolic", 4, Hyperbolic(3)),
     ("ornstein_uhlenbeck", 3, OrnsteinUhlenbeck(3)), ("projective", 3, ProjectiveSpace(2)),
-    ("so3", 9, SO3()), ("so3", 4, SO3(coords="quaternion")), ("so3", 3, SO3(coords="rotvec")), ("su2", 4, SU2()), ("torus", 2, Torus(2)), ("spd", 9, SPD(3))])
+    ("so3", 9, SO3()), ("so3", 4, SO3(coords="quaternion")), ("so3", 3, SO3(coords="rotvec")),
+    ("su2", 4, SU2()), ("torus", 2, Torus(2)), ("spd", 9, SPD(3))])
 def test_names_take_their_dimension_from_the_columns(name, columns, expected):
     assert from_name(name, columns) == expected
 

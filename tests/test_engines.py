@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from rdks import _kernels, _twins, engines, radial
 from rdks.engines import DirectSum
-from rdks.manifolds import Circle, Euclidean, Manifold, SpaceForm, Sphere, Torus
+from rdks.manifolds import Box, Circle, Euclidean, Manifold, SpaceForm, Sphere, Torus
 
 
 class Mixed(Manifold):
@@ -291,3 +291,23 @@ def test_extreme_weights_and_distances(backend):
     assert np.isfinite(DirectSum(Sphere(2), Z, w, 1e-5).evaluate(-Z[:4], order=2).log_density).all()
     found = DirectSum(Euclidean(2), np.zeros((3, 2)), np.ones(3), 1.0).evaluate(np.array([[1e140, 0.0]]))
     assert found.log_density == pytest.approx(-5e279, rel=1e-12)
+
+
+def test_scores_in_the_tail_of_a_circle_at_every_time():
+    """Slopes next to the cut locus are noisy by rounding, which is not to be taken for structure."""
+    for period in (1.0, 2 * np.pi, 7.0, 14.0, 23.7, 360.0):
+        for h in np.geomspace(3e-3, 0.05, 12):
+            t = (h * period / (2 * np.pi)) ** 2
+            data = DirectSum(Circle(period), np.zeros((1, 1)), np.ones(1), t)
+            found = data.evaluate(np.array([[0.4 * period]]), 0.0, 1)
+            assert found.gradient[0, 0] == pytest.approx(-0.4 * period / t, rel=1e-10)
+
+
+def test_images_count_as_pairs():
+    """Work is measured in pairs with images, so that large work on a quotient is compiled and threaded."""
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "_kernels", lambda pairs: seen.append(pairs) or _twins)
+        M, rng = Box([(0.0, 1.0)] * 3), np.random.default_rng(0)
+        DirectSum(M, M.random(5, rng), np.ones(5), 0.1).evaluate(M.random(7, rng))
+    assert seen == [5 * 7 * 8]

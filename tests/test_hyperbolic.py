@@ -15,6 +15,7 @@ from rdks.manifolds import (
     Hyperbolic,
     OrnsteinUhlenbeck,
     Product,
+    Quotient,
     Sphere,
     Torus,
     load_geomstats,
@@ -129,7 +130,9 @@ def test_far_pairs_are_finite_and_right():
 @pytest.mark.parametrize("coords, row, match", [
     ("hyperboloid", [1.0, 0.5, 0.5], r"X\[2\] .*x_0"), ("hyperboloid", [-1.0, 0.0, 0.0], r"X\[2\] .*2 exceeds"),
     ("ball", [0.8, 0.7], r"X\[2\] .*norm.*1.06 exceeds"), ("half_space", [0.3, 0.0], r"X\[2\] .*height"),
-    ("half_space", [0.0, 1e-100], r"X\[2\] .*distance from the origin in radii = 230")])
+    ("half_space", [0.0, 1e-100], r"X\[2\] .*distance from the origin in radii = 230"),
+    ("hyperboloid", [np.cosh(40.0), np.sinh(40.0), 0.0], r"X\[2\] .*beyond 20, the distance .* = 40"),
+    ("ball", [np.tanh(12.5), 0.0], r"X\[2\] .*beyond 20, the distance .* = 25")])
 def test_bad_points(coords, row, match):
     M = Hyperbolic(2, coords=coords)
     X = M.unembed(M.random(5, np.random.default_rng(0)))
@@ -153,6 +156,12 @@ def test_projection_mends_the_first_coordinate_and_nothing_else():
 def test_bad_parameters(bad):
     with pytest.raises(ValueError, match=next(reversed(bad))):
         Hyperbolic(**bad)
+
+
+def test_heat_that_leaves_the_range_of_floats_is_refused():
+    est = RDKSEstimator(Hyperbolic(2), bandwidth=1e6).fit([[1.0, 0.0, 0.0]])
+    with pytest.raises(ValueError, match="beyond 690 radii"):
+        est.sample(3, random_state=0)
 
 
 def test_every_rule_chooses_a_bandwidth():
@@ -199,6 +208,14 @@ def test_isj_does_not_depend_on_the_times_beyond_units():
     one = RDKSEstimator(Product(Circle(), Euclidean(1)), bandwidth="isj").fit(X).bandwidth_
     two = RDKSEstimator(Product(Circle(), Euclidean(1), times=(1.0, 9.0)), bandwidth="isj").fit(scaled).bandwidth_
     assert two == pytest.approx(one, rel=1e-6)
+
+
+def test_no_draws_and_too_many_images():
+    M = Product(Sphere(2), Quotient(Product(Circle(), Euclidean(1)), [np.eye(2), -np.eye(2)]))
+    X = M.unembed(M.random(9, np.random.default_rng(0)))
+    assert RDKSEstimator(M, bandwidth=0.3).fit(X).sample(0).shape == (0, 5)
+    with pytest.raises(UnsupportedError, match="64 x 128 = 8192 images"):
+        Product(Box([(0, 1)] * 6), Box([(0, 1)] * 7))
 
 
 def test_rigid_motions():

@@ -8,6 +8,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from sklearn.model_selection import GridSearchCV
 
 from rdks import RDKSEstimator
 from rdks.errors import DuplicatesWarning, PointError
@@ -502,3 +503,62 @@ def test_homogeneous_where_it_says_so(options, equal):
     Z = space.random(20, np.random.default_rng(0))
     peaks = space.log_heat_kernel(Z, Z, 0.3)
     assert (np.ptp(peaks) < 1e-12) == equal
+
+
+# -------------------------------------------------------------------- rotations as scipy holds them, copies
+
+
+def test_scipy_rotations_are_read_wherever_points_are():
+    X = Rotation.random(60, random_state=0)
+    for given, chart in (("so3", "matrix"), ("auto", "matrix"), (SO3(coords="rotvec"), "rotvec")):
+        est = RDKSEstimator(given, bandwidth=0.4).fit(X)
+        assert est.manifold_.coords == chart
+        want = RDKSEstimator(SO3(), bandwidth=0.4).fit(X.as_matrix()).score_samples(X.as_matrix())
+        for written in (X, list(X)):
+            np.testing.assert_allclose(est.score_samples(written), want, rtol=1e-12)
+        assert est.partial_fit(X).n_samples_seen_ == 120
+    # a fit to quaternions reads rotations as quaternions, whatever the name it was given
+    quaternions = RDKSEstimator("so3", bandwidth=0.4).fit(X.as_quat())
+    np.testing.assert_allclose(quaternions.score_samples(X), want, rtol=1e-12)
+    # cross-validation takes rows by index, which the matrices allow
+    search = GridSearchCV(RDKSEstimator(SO3()), {"bandwidth": [0.2, 0.6]}, cv=3).fit(X.as_matrix())
+    assert search.best_params_["bandwidth"] == 0.6
+
+
+@pytest.mark.parametrize("manifold", ["auto", "so3", SO3()])
+def test_a_single_rotation_is_no_data(manifold):
+    with pytest.raises(ValueError, match="single rotation; expected a stack"):
+        RDKSEstimator(manifold, bandwidth=0.3).fit(Rotation.from_rotvec([0.1, 0.2, 0.3]))
+
+
+@pytest.mark.parametrize("manifold", ["sphere", "su2", SU2()])
+def test_rotations_are_points_of_no_other_space(manifold):
+    with pytest.raises(ValueError, match="X is a Rotation, but the points of"):
+        RDKSEstimator(manifold, bandwidth=0.3).fit(Rotation.random(5, random_state=0))
+
+
+@pytest.mark.parametrize("rule", ["lcv", "lscv"])
+@pytest.mark.parametrize("coords", ["matrix", "quaternion"])
+def test_symmetric_copies_are_copies(rule, coords):
+    """A rotation and its copies under the crystal's symmetry are one observation, of the sum of their weights."""
+    X = Rotation.random(60, random_state=0)
+    S = Rotation.create_group("O")
+    space = SO3(coords=coords, symmetry="cubic")
+    once = RDKSEstimator(space, bandwidth=rule).fit(space.read(X))
+    doubled = Rotation.concatenate([X, X * S[5]])
+    with pytest.warns(DuplicatesWarning, match="60 of 120 rows are copies"):
+        twice = RDKSEstimator(space, bandwidth=rule).fit(space.read(doubled))
+    assert twice.bandwidth_ == pytest.approx(once.bandwidth_, rel=1e-9)
+    np.testing.assert_allclose(twice.score_samples(space.read(X)), once.score_samples(space.read(X)), rtol=1e-9)
+    # one copy of one row only: too few to warn, and merged all the same
+    one = Rotation.concatenate([X] * 1 + [(X * S[7])[:1]])
+    with pytest.warns(DuplicatesWarning, match="1 of 61"):
+        assert RDKSEstimator(space, bandwidth=rule).fit(space.read(one)).bandwidth_ > 0.1
+
+
+def test_rule_of_thumb_does_not_depend_on_the_order():
+    X = Rotation.random(100, random_state=0).as_quat()
+    space = SO3(coords="quaternion", symmetry="cubic")
+    found = [RDKSEstimator(space, bandwidth="rot").fit(X[order]).bandwidth_
+             for order in (slice(None), slice(None, None, -1), np.random.default_rng(0).permutation(100))]
+    assert np.ptp(found) < 1e-9

@@ -10,8 +10,9 @@ from .base import Manifold, SpaceForm, parameter
 __all__ = ["Hyperbolic"]
 
 _CHARTS = ("hyperboloid", "ball", "half_space")
-#: Points may be this far from the origin, in radii of curvature: sinh of a distance stays within the range of floats.
-_FARTHEST = 150.0
+#: Points may be this far from the origin, in radii of curvature: where a chart knows them to 1e-7, and in the
+#: half-space where sinh of a distance stays within the range of floats.
+_FARTHEST = {"hyperboloid": 20.0, "ball": 20.0, "half_space": 150.0}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Hyperbolic(Manifold):
     :math:`4\sinh^2(r/2R)=|x-y|^2/x_dy_d` cancels nothing, while Minkowski's product of two points far from the
     origin has no digits left. A point of the hyperboloid or the ball at a distance r from the origin is known to
     about :math:`10^{-16}e^{r/R}` only, whatever is done with it; the half-space has no such limit. Points may be up
-    to 150 R from the origin.
+    to 20 R from the origin in the former, 150 R in the latter.
 
     Scores are tangent vectors in the chart: d + 1 numbers on the hyperboloid, in the ball and the half-space
     the components of the Riemannian gradient, :math:`\lambda^{-2}` times the partial derivatives of the
@@ -143,18 +144,20 @@ class Hyperbolic(Manifold):
                 square = np.einsum("ij,ij->i", Y[:, 1:], Y[:, 1:])
                 off = np.where(Y[:, 0] > 0, np.abs(Y[:, 0] / np.sqrt(1 + square) - 1.0), 1.0 - Y[:, 0])
             Z = self.embed(X)
-            far = np.maximum(np.abs(np.log(Z[:, -1])), np.log(np.maximum(np.abs(Z).max(axis=1), 1e-300)))
-        return np.where((off <= self.tolerance) & ~(far <= _FARTHEST), far, off)
+            origin = np.zeros_like(Z)
+            origin[:, -1] = 1.0
+            far = self.dist(origin, Z) / self.radius
+        return np.where((off <= self.tolerance) & ~(far <= _FARTHEST[self.coords]), far, off)
 
     def constraint(self):
         what = {"hyperboloid": "| x_0 / sqrt(R^2 + x_1^2 + ... + x_d^2) - 1 |, or 1 - x_0 / R where x_0 <= 0,",
                 "ball": "the norm, which must be below 1,",
                 "half_space": "1 - height (the last coordinate) where it is not positive"}[self.coords]
-        return f"{what} or, beyond {_FARTHEST:g}, the distance from the origin in radii"
+        return f"{what} or, beyond {_FARTHEST[self.coords]:g}, the distance from the origin in radii"
 
     def remedy(self):
         first = {"hyperboloid": "Give x_0, the coordinate with the minus sign, first.",
-                 "ball": "A point of norm 1 is infinitely far away: shrink it.",
+                 "ball": "A point of norm 1 is infinitely far away; next to it numbers have no digits left.",
                  "half_space": "Give the height last."}[self.coords]
         return (f"{first} Charts: coords={_CHARTS}; check_points='project' keeps the coordinates x_1, ..., x_d of a "
                 "point of the hyperboloid and mends x_0.")

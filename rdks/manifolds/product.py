@@ -11,6 +11,8 @@ from .base import Manifold, parameter
 
 __all__ = ["Product"]
 
+_MOST_IMAGES = 4096
+
 
 @dataclass(frozen=True, init=False, repr=False)
 class Product(Manifold):
@@ -69,6 +71,11 @@ class Product(Manifold):
         times = (1.0,) * len(parts) if times is None else tuple(times)
         if len(times) != len(parts):
             raise ValueError(f"times = {times!r}: expected one number per part, {len(parts)} in all")
+        images = math.prod(part.n_images for part in parts)
+        if images > _MOST_IMAGES:
+            counts = " x ".join(str(part.n_images) for part in parts)
+            raise UnsupportedError(f"Product: {counts} = {images} images of each point are more than the "
+                                   f"{_MOST_IMAGES} that are supported")
         object.__setattr__(self, "parts", tuple(parts))
         object.__setattr__(self, "times", tuple(parameter(f"times[{i}]", a) for i, a in enumerate(times)))
 
@@ -111,7 +118,7 @@ class Product(Manifold):
                                for part, a in zip(self.parts, self.times, strict=True) for f in part.factors()])
 
     def _split(self, Z, widths):
-        return np.split(np.asarray(Z, dtype=float).reshape(len(Z), -1), np.cumsum(widths)[:-1], axis=1)
+        return np.split(np.asarray(Z, dtype=float).reshape(len(Z), sum(widths)), np.cumsum(widths)[:-1], axis=1)
 
     def _points(self, X):
         """Pair each part with its points, in the shape it expects."""
@@ -126,12 +133,14 @@ class Product(Manifold):
         return np.concatenate([part.embed(P) for part, P in self._points(X)], axis=1) / self._scaling()
 
     def unembed(self, Z):
-        return np.concatenate([part.unembed(P).reshape(len(P), -1) for part, P in self._embedded(Z)], axis=1)
+        return np.concatenate([part.unembed(P).reshape(len(P), size)
+                               for (part, P), size in zip(self._embedded(Z), self._sizes(), strict=True)], axis=1)
 
     def _push(self, X, V, power):
         pieces = self._split(V, [part.embed_dim for part in self.parts])
-        return np.concatenate([part.push_tangent(P, W * a**power).reshape(len(P), -1)
-                               for (part, P), W, a in zip(self._points(X), pieces, self.times, strict=True)], axis=1)
+        return np.concatenate([
+            part.push_tangent(P, W * a**power).reshape(len(P), size)
+            for (part, P), W, a, size in zip(self._points(X), pieces, self.times, self._sizes(), strict=True)], axis=1)
 
     def push_tangent(self, X, V):
         return self._push(X, V, 0.5)

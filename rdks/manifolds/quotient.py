@@ -120,8 +120,8 @@ class Quotient(Manifold):
     G need not act freely. Where a reflection leaves points alone, they are a wall that reflects; where a rotation
     does, an edge or the tip of a cone: the sum over images is right there too.
 
-    Copies of a point are different rows of numbers: a rule for the bandwidth takes data that hold both for
-    two observations. The smallest eigenvalue is exact on compact M; otherwise it is that of M, a lower bound.
+    Copies of a point count as one observation where a rule chooses the bandwidth. The smallest eigenvalue is exact
+    on compact M; otherwise it is that of M, a lower bound.
 
     Examples
     --------

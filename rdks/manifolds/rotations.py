@@ -26,7 +26,8 @@ class SO3(Manifold):
         How rotations are written: as matrices R, (n, 3, 3) or flattened (n, 9); as unit quaternions
         (x, y, z, w) of either sign, scalar last as in scipy, or (w, x, y, z); or as rotation vectors, axis
         times angle, of any length.
-        :class:`scipy.spatial.transform.Rotation` objects are accepted with each.
+        :class:`scipy.spatial.transform.Rotation` objects are accepted with each; what takes rows by index, as
+        cross-validation does, needs arrays, ``rotations.as_matrix()``.
     symmetry : str, optional
         Group of rotations S that leave the crystal as it is: R and RS are one orientation. R carries
         crystal coordinates to those of the specimen. Names: Hermann-Mauguin ("432"), Schoenflies ("O"), Laue
@@ -54,6 +55,7 @@ class SO3(Manifold):
     given. Samples are written as the copy of smallest angle, which lies in the fundamental zone, rotation
     vectors with an angle of at most :math:`\pi`, quaternions with :math:`w\ge0`.
 
+    Copies of one orientation, R and RS, count as one observation where a rule chooses the bandwidth.
     ``check_points="project"`` takes the rotation nearest to a matrix in the Frobenius norm. Other groups than those
     with a name: :class:`~rdks.manifolds.Quotient` of ``SO3()``.
 
@@ -138,8 +140,11 @@ class SO3(Manifold):
         scipy_rotations = sys.modules.get("scipy.spatial.transform")
         if scipy_rotations is None or not isinstance(X, scipy_rotations.Rotation):
             return super().read(X)
-        if X.single:
-            raise ValueError("X is a single rotation; expected a stack of them, Rotation.concatenate([X])")
+        shape = X.as_quat().shape
+        if len(shape) != 2:
+            raise ValueError("X is a single rotation; expected a stack of them, Rotation.concatenate([X])"
+                             if len(shape) == 1 else f"X holds rotations in an array of shape {shape[:-1]}; expected "
+                             "one after the other")
         if self.coords == "matrix":
             return X.as_matrix()
         if self.coords == "rotvec":

@@ -275,9 +275,9 @@ def _polish(objective, x, ends):
     step = 0.0
     while True:
         # on in the same direction, by ever longer steps, or else by the shortest to either side
-        ahead = min(max(x + 2 * step, ends[0]), ends[1])
+        ahead = min(max(x + 3 * step, ends[0]), ends[1])
         if step and value(ahead) < value(x):
-            x, step = ahead, 2 * step
+            x, step = ahead, 3 * step
             continue
         left, right = max(x - _POLISH, ends[0]), min(x + _POLISH, ends[1])
         # longer times first, which are cheaper on compact spaces

@@ -441,6 +441,8 @@ def table(factors, t, order=0, series=True, even=False):
         top = float(factor.log_kernel(np.zeros(1), t)[0])
         peak += top
         found = _gauss_form(factor, t, order, top)
+        if found and series and even and found[1][0, _GAUSS[1]:].any() and _series_form(factor, t, order, top, even):
+            found = None  # one even series of as many coefficients is half the work
         if found:
             form[f], (cut[f], poly[f], error) = 1, found
         elif series and (found := _series_form(factor, t, order, top, even)):

@@ -206,6 +206,11 @@ def test_names_refuse_columns_that_no_such_manifold_has(name, columns, match):
         from_name(name, columns)
 
 
+def test_every_name_is_documented():
+    from rdks.manifolds import _NAMES
+    assert all(f'"{name}"' in from_name.__doc__ for name in _NAMES)
+
+
 def test_unknown_names_stay_errors_of_value():
     with pytest.raises(ValueError, match="'spere' is not a known name"):
         from_name("spere", 3)

@@ -351,7 +351,8 @@ class Manifold(ABC):
 
     A subclass is a frozen dataclass that defines `factors`, `point_shape`, and, where points
     are not written in embedded coordinates, `embed`, `unembed`, `push_tangent` and
-    `violation`. See :mod:`rdks.manifolds.sphere` for the model. A quotient defines `images` too.
+    `violation`. See :mod:`rdks.manifolds.sphere` for the model. A quotient defines `images`,
+    `n_images` and `smallest_eigenvalue` too.
 
     Geometry works on **embedded** coordinates, arrays of shape (n, embed_dim), so that a
     sampler converts a chart once on the way in and once on the way out.

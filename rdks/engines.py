@@ -147,6 +147,47 @@ class Sources:
         """Return the indices of the sources of positive weight, close ones together where that is known."""
         return np.flatnonzero(self.weight > 0)
 
+    def evaluate(self, Z, t=0.0, order=0, n_jobs=None):
+        """Evaluate the density of the state after a further time `t`.
+
+        Parameters
+        ----------
+        Z : ndarray, shape (q, embed_dim)
+            Queries in embedded coordinates.
+        t : float
+            Time since the state, >= 0.
+        order : int
+            0 for the log density, 1 for its gradient too, 2 for its Laplacian too.
+        n_jobs : int, optional
+            Number of threads; that of the engine by default. Sums on discretised spaces use one.
+
+        Returns
+        -------
+        Evaluation
+        """
+        return self._evaluate(np.ascontiguousarray(Z, dtype=float), t, order, None,
+                              self.n_jobs if n_jobs is None else n_jobs)
+
+    def leave_one_out(self, t=0.0, rows=None):
+        r"""Evaluate at sources the sum over all others.
+
+        Parameters
+        ----------
+        t : float
+            Time since the state, >= 0.
+        rows : ndarray of int, shape (k,), optional
+            Sources at which to evaluate; all of them by default.
+
+        Returns
+        -------
+        ndarray, shape (n,) or (k,)
+            :math:`\log\sum_{j\ne i}w_jk_{\tau_j+t}(X_i,X_j)` with weights that sum to 1 in all;
+            subtract :math:`\log(1-w_i)` for the leave-one-out density. The source's own term
+            is skipped, never subtracted, so isolated points keep all their digits.
+        """
+        rows = np.arange(len(self.Z)) if rows is None else np.asarray(rows)
+        return self._evaluate(self.Z[rows], t, 0, rows, self.n_jobs).log_density
+
     def sample(self, n_samples, rng):
         """Draw from the density of the state: a source by weight, and one step of Brownian motion from it.
 
@@ -263,47 +304,6 @@ class DirectSum(Sources):
                     Z[:, s.stop - 1] = np.log(Z[:, s.stop - 1])
         from scipy.spatial import cKDTree
         return cKDTree(Z, leafsize=_BOX).indices
-
-    def evaluate(self, Z, t=0.0, order=0, n_jobs=None):
-        """Evaluate the density of the state after a further time `t`.
-
-        Parameters
-        ----------
-        Z : ndarray, shape (q, embed_dim)
-            Queries in embedded coordinates.
-        t : float
-            Time since the state, >= 0.
-        order : int
-            0 for the log density, 1 for its gradient too, 2 for its Laplacian too.
-        n_jobs : int, optional
-            Number of threads; that of the engine by default.
-
-        Returns
-        -------
-        Evaluation
-        """
-        return self._evaluate(np.ascontiguousarray(Z, dtype=float), t, order, None,
-                              self.n_jobs if n_jobs is None else n_jobs)
-
-    def leave_one_out(self, t=0.0, rows=None):
-        r"""Evaluate at sources the sum over all others.
-
-        Parameters
-        ----------
-        t : float
-            Time since the state, >= 0.
-        rows : ndarray of int, shape (k,), optional
-            Sources at which to evaluate; all of them by default.
-
-        Returns
-        -------
-        ndarray, shape (n,) or (k,)
-            :math:`\log\sum_{j\ne i}w_jk_{\tau_j+t}(X_i,X_j)` with weights that sum to 1 in all;
-            subtract :math:`\log(1-w_i)` for the leave-one-out density. The source's own term
-            is skipped, never subtracted, so isolated points keep all their digits.
-        """
-        rows = np.arange(len(self.Z)) if rows is None else rows
-        return self._evaluate(self.Z[rows], t, 0, rows, self.n_jobs).log_density
 
     def _evaluate(self, Z, t, order, own, n_jobs):
         nq = len(Z)

@@ -87,49 +87,6 @@ class PairSum(Sources):
             out[rows] = self.manifold.log_heat_kernel(self.Z[rows], self.Z[rows], float(tau) + t)
         return out
 
-    def evaluate(self, Z, t=0.0, order=0, n_jobs=None):
-        """Evaluate the density of the state after a further time `t`.
-
-        Parameters
-        ----------
-        Z : ndarray, shape (q, embed_dim)
-            Queries in embedded coordinates.
-        t : float
-            Time since the state, >= 0.
-        order : int
-            0 for the log density, 1 for its gradient too, 2 for its Laplacian too.
-        n_jobs : int, optional
-            Number of threads; that of the engine by default.
-
-        Returns
-        -------
-        Evaluation
-        """
-        return self._evaluate(np.ascontiguousarray(Z, dtype=float), t, order, None,
-                              self.n_jobs if n_jobs is None else n_jobs)
-
-    def leave_one_out(self, t=0.0, rows=None):
-        r"""Evaluate at sources the sum over all others.
-
-        Parameters
-        ----------
-        t : float
-            Time since the state, >= 0.
-        rows : ndarray of int, shape (k,), optional
-            Sources at which to evaluate; all of them by default.
-
-        Returns
-        -------
-        ndarray, shape (n,) or (k,)
-            :math:`\log\sum_{j\ne i}w_jk_{\tau_j+t}(X_i,X_j)` with weights that sum to 1 in all;
-            subtract :math:`\log(1-w_i)` for the leave-one-out density. The source's own term
-            is skipped, never subtracted, so isolated points keep all their digits.
-        """
-        rows = np.arange(len(self.Z)) if rows is None else np.asarray(rows)
-        if self._kept[0] != rows.tobytes():
-            self._kept = (rows.tobytes(), {})
-        return self._evaluate(self.Z[rows], t, 0, rows, self.n_jobs).log_density
-
     def _pieces(self, t):
         """List (time, indices, sources, log weights) of at most _SOURCES sources of equal time."""
         share = self.share
@@ -155,6 +112,8 @@ class PairSum(Sources):
         laplacian = np.zeros(nq) if order > 1 else None
         parts = [slice(a, a + step) for a in range(0, nq, step)]
         limit = _KEEP // max(1, len(parts) * len(pieces))
+        if own is not None and self._kept[0] != own.tobytes():
+            self._kept = (own.tobytes(), {})
         kept = self._kept[1] if own is not None and hasattr(manifold, "pair_invariants") else None
 
         def part(rows):

@@ -116,26 +116,9 @@ class SpectralSum(Sources):
             total = np.logaddexp(total, self.manifold.diffuse(source / self.manifold.mass, float(time)))
         return total
 
-    def evaluate(self, Z, t=0.0, order=0, n_jobs=None):
-        """Evaluate the density of the state after a further time `t`.
-
-        Parameters
-        ----------
-        Z : ndarray, shape (q, embed_dim)
-            Queries in embedded coordinates.
-        t : float
-            Time since the state, >= 0.
-        order : int
-            0 for the log density, 1 for its gradient too, 2 for its Laplacian too.
-        n_jobs : int, optional
-            Not used.
-
-        Returns
-        -------
-        Evaluation
-            The gradient is a tangent vector as the manifold's `gradient` writes it.
-        """
-        Z = np.ascontiguousarray(Z, dtype=float)
+    def _evaluate(self, Z, t, order, own, n_jobs):
+        if own is not None:
+            return Evaluation(self._others(t, own), None, None)
         manifold, B, log_p = self.manifold, self.manifold.rows(Z), self.flow(t)
         log_density, gradient, laplacian = read(B, log_p), None, None
         if order:
@@ -210,23 +193,8 @@ class SpectralSum(Sources):
         coefficient[1:] *= 2
         return known[rows] @ coefficient
 
-    def leave_one_out(self, t=0.0, rows=None):
-        r"""Evaluate at sources the sum over all others.
-
-        Parameters
-        ----------
-        t : float
-            Time since the state, >= 0.
-        rows : ndarray of int, shape (k,), optional
-            Sources at which to evaluate; all of them by default.
-
-        Returns
-        -------
-        ndarray, shape (n,) or (k,)
-            :math:`\log\sum_{j\ne i}w_jk_{\tau_j+t}(X_i,X_j)` with weights that sum to 1 in all;
-            subtract :math:`\log(1-w_i)` for the leave-one-out density.
-        """
-        rows = np.arange(len(self.Z)) if rows is None else np.asarray(rows)
+    def _others(self, t, rows):
+        """Evaluate at the sources `rows` the sum over all others; shape of `rows`."""
         out, rest = np.empty(len(rows)), np.arange(len(rows))
         times = np.unique(self.time + t)
         if times.size == 1 and self.manifold.rate * times[0] <= _NEAR and not self.manifold.spread_time:
@@ -287,16 +255,6 @@ class SpectralSum(Sources):
         return out
 
     def sample(self, n_samples, rng):
-        """Draw from the density of the state, all draws from one flow.
-
-        Parameters
-        ----------
-        n_samples : int
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        ndarray, shape (n_samples, embed_dim)
-        """
+        """Draw from the density of the state, all draws from one flow; see :meth:`.Sources.sample`."""
         log_p = self.evaluate(self.manifold.nodes()).log_density
         return self.manifold.draw(log_p, n_samples, rng)

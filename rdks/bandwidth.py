@@ -30,8 +30,8 @@ RULES = ("isj", "lcv", "lscv", "rot")
 AUTO = "lcv"
 
 _GRID = 4.0      # ratio of neighbouring times of the first scan
-_SCAN = 500, 2000  # when there are more sources than 1000, a criterion is first minimised as seen from some of
-_PAIRS = 5e6       # them: at least and at most so many, and between them so many that this is the number of pairs
+_SCAN = 500, 2000  # where that halves the work or better, a criterion is first minimised as seen from some sources: at
+_PAIRS = 5e6       # least and at most so many, and between them so many that this is the number of pairs
 _POLISH = 0.4      # step of log t, 20 per cent of the bandwidth, in which the full criterion's minimum is bracketed
 _PROBES = 300    # sources whose nearest neighbour is looked for where no tree can
 _XTOL = 0.02     # of log t: one per cent of a bandwidth, which the data never know as well
@@ -55,8 +55,8 @@ class Selection:
         Its values: log-likelihood per observation for "lcv", estimated integrated squared error up
         to a constant for "lscv", the fixed-point gap log t - log g(t) for "isj".
     scan_times, scan_criterion : ndarray, shape (m,)
-        With more than 1000 observations, the criterion as seen from 500 to 2000 of them, spread in space, over the
-        whole range; the choice is made by `criterion`, as seen from all. Empty otherwise.
+        With more than some 3000 observations, the criterion as seen from 500 to 1600 of them, spread in space, over
+        the whole range; the choice is made by `criterion`, as seen from all. Empty otherwise.
     reason : str
         The choice in words.
     warning : str
@@ -452,8 +452,8 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
                 rule, why = "lscv", "; Sheather-Jones has no fixed point here"
         if t is None:
             scan = curves
-            if n > 2 * _SCAN[0]:
-                count = int(np.clip(_PAIRS / n, *_SCAN))
+            count = int(np.clip(_PAIRS / n, *_SCAN))
+            if n > 2 * count:
                 scan = _Curves(engine, step, high, _representatives(engine, count))
             best, times, values, ends = _descend(getattr(scan, rule), low, high)
             if scan is not curves:

@@ -1175,16 +1175,7 @@ class FromGeomstats(Manifold):
     def heat_sample(self, Z, t, rng):
         r"""Take a step of Brownian motion from each point, as a geodesic random walk.
 
-        Parameters
-        ----------
-        Z : ndarray, shape (n, embed_dim)
-        t : float or ndarray, shape (n,)
-            Time of each step.
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        ndarray, shape (n, embed_dim)
+        Parameters and result as for :func:`rdks.sampling.heat_sample`.
 
         Notes
         -----

@@ -427,15 +427,7 @@ class AffineInvariantSPD(SPD):
     def heat_sample(self, Z, t, rng):
         r"""Draw one step of Brownian motion from each point.
 
-        Parameters
-        ----------
-        Z : ndarray, shape (n, embed_dim)
-        t : float or ndarray, shape (n,)
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        ndarray, shape (n, embed_dim)
+        Parameters and result as for :func:`rdks.sampling.heat_sample`.
 
         Notes
         -----

@@ -17,10 +17,13 @@ Map
 :mod:`rdks.manifolds`   where data live
 :mod:`rdks.heat`        heat kernels, in the log domain
 :mod:`rdks.radial`      heat kernels as arrays
-:mod:`rdks.engines`     sums over observations: tabulated kernels (:mod:`rdks.pairs`: pair by pair,
-                        :mod:`rdks.spectral`: on discretised spaces)
+:mod:`rdks.choice`      which engine sums over observations: all of them (:mod:`rdks.engines`; :mod:`rdks.pairs`: pair
+                        by pair), those that matter (:mod:`rdks.neighbors`), eigenfunctions (:mod:`rdks.spectral`;
+                        :mod:`rdks.nodal`: on discretised spaces)
+:mod:`rdks.harmonics`   eigenfunctions, with fast transforms
 :mod:`rdks.bandwidth`   choosing how much to smooth
 :mod:`rdks.sampling`    drawing points
+:mod:`rdks.distributed` fitting and scoring on Dask collections
 :mod:`rdks.testing`     the checks a manifold must pass
 """
 from __future__ import annotations

@@ -20,8 +20,8 @@ from .bandwidth import select
 from .errors import PointError, UnsupportedError
 from .estimator import RDKSEstimator
 from .manifolds.graph import read
+from .nodal import NodalSum
 from .sampling import heat_sample
-from .spectral import SpectralSum
 
 __all__ = ["DISCRETE_CHECKS"]
 
@@ -59,7 +59,7 @@ def _log_error(manifold, t):
 def _mixture(manifold, rng, n=10, t=None):
     """Engine of n random sources and random weights, at a time between the smallest and the largest; and that time."""
     t = float(_times(manifold)[2]) if t is None else t
-    return SpectralSum(manifold, manifold.random(n, rng), rng.uniform(0.5, 2.0, n), t), t
+    return NodalSum(manifold, manifold.random(n, rng), rng.uniform(0.5, 2.0, n), t), t
 
 
 def _data(manifold, rng, n=10):
@@ -258,7 +258,7 @@ def kernel_is_finite_everywhere(manifold, rng):
     source, Q = manifold.random(1, rng), np.concatenate([manifold.nodes(), manifold.random(20, rng)])
     order = 0 if manifold.positions is None else 2
     for t in _times(manifold, extreme=True):
-        found = SpectralSum(manifold, source, np.ones(1), float(t)).evaluate(Q, 0.0, order)
+        found = NodalSum(manifold, source, np.ones(1), float(t)).evaluate(Q, 0.0, order)
         broken = sum(int((~np.isfinite(a)).sum()) for a in found if a is not None)
         yield f"values not finite at t = {t:.3g}", float(broken), 0.0
 
@@ -308,7 +308,7 @@ def estimator_is_the_engine(manifold, rng):
     again = RDKSEstimator(manifold, bandwidth=h).fit(_flat(X), sample_weight=1e-3 * w).score_samples(_flat(Q))
     yield "change when weights are multiplied", np.abs(again - found), error
     if manifold.positions is not None:
-        total = SpectralSum(manifold, Z, w, h * h).evaluate(Zq, 0.0, 2)
+        total = NodalSum(manifold, Z, w, h * h).evaluate(Zq, 0.0, 2)
         pushed = _flat(manifold.push_tangent(Q, total.gradient))
         yield "score field - pushed gradient", np.abs(est.score_field(_flat(Q)) - pushed), 1e-9 * np.abs(pushed).max()
         yield "divergence - Laplacian", np.abs(est.score_divergence(_flat(Q)) - total.laplacian), (
@@ -383,7 +383,7 @@ def times_belong_to_sources(manifold, rng):
     """A sum with one time per source is the weighted sum of the single ones."""
     total, t = _mixture(manifold, rng, 6)
     times = t * np.array([1.0, 0.3, 1.0, 2.0, 0.1, 0.3])
-    mixed = SpectralSum(manifold, total.Z, total.weight, times)
+    mixed = NodalSum(manifold, total.Z, total.weight, times)
     Q = manifold.random(8, rng)
     for later in (0.0, 0.5 * t):
         single = np.array([manifold.log_heat_kernel(np.tile(z, (len(Q), 1)), Q, float(u + later))
@@ -410,7 +410,7 @@ def leave_one_out_is_the_sum_of_others(manifold, rng):
         found = total.leave_one_out()
         for i in range(len(total.Z)):
             others = np.arange(len(total.Z)) != i
-            want = SpectralSum(manifold, total.Z[others], total.weight[others], float(t)).evaluate(
+            want = NodalSum(manifold, total.Z[others], total.weight[others], float(t)).evaluate(
                 total.Z[i:i + 1]).log_density + np.log(1 - total.share[i])
             # where it is a thousandth of the whole, subtracting magnifies the error of the own term that much
             yield f"source {i} at t = {t:.3g}", np.abs(found[i] - want), 1e3 * (1e-11 + _log_error(manifold, t))
@@ -422,7 +422,7 @@ def leave_one_out_is_the_sum_of_others(manifold, rng):
 def sampler_follows_the_density(manifold, rng):
     """Means over draws are those over uniform points weighted by the density, for one kernel and for a mixture."""
     total, t = _mixture(manifold, rng)
-    one = SpectralSum(manifold, total.Z[:1], np.ones(1), t)
+    one = NodalSum(manifold, total.Z[:1], np.ones(1), t)
     points = manifold.random(_DRAWS, rng)
     uniform = manifold.rows(points)
     functions = np.exp(np.concatenate([logs for _, logs in manifold.columns(total.Z[:4], t)], axis=1))
@@ -480,7 +480,7 @@ def bandwidth_is_chosen(manifold, rng):
     """The rules find a bandwidth between a jump and the largest scale."""
     total, _ = _mixture(manifold, rng, 40)
     Z, which = np.unique(total.sample(40, rng), axis=0, return_inverse=True)
-    data = SpectralSum(manifold, Z, np.bincount(which.ravel()).astype(float), 0.0)
+    data = NodalSum(manifold, Z, np.bincount(which.ravel()).astype(float), 0.0)
     for rule in ("lcv", "lscv") if manifold.dim == 0 else ("lcv", "lscv", "isj"):
         h = select(data, rule).bandwidth
         yield f"{rule}: not positive and finite", float(not 0 < h < np.inf), 0.0

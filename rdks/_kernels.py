@@ -14,7 +14,7 @@ from functools import partial
 import numba as nb
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 jit = partial(nb.njit, cache=True, nogil=True, error_model="numpy",
@@ -796,3 +796,449 @@ def _tangent_square(x, V, start, kind, half):
             u = V[j] - along * x[j]
             s += u * u
     return s
+
+
+# Associated Legendre functions, for rdks.harmonics.sphere2.
+#
+# For one order m, P_l^m at l = m + 1 + 2k is x r_k(x^2), and at l = m + 2k it is eps_{l+1} r_k + eps_l r_{k-1}, with
+# eps_l = sqrt((l^2 - m^2) / (4 l^2 - 1)). So one recurrence in steps of two levels serves both parities
+# (K. Ishioka, J. Meteorol. Soc. Japan 96 (2018) 241). Scaled, q_k = r_k / s_k, it reads
+# q_{k+1} = (shift_k + slope_k v) q_k - q_{k-1}: two fused multiply-adds.
+#
+# v is x^2 near the equator and -sin^2 near the poles: each is accurate where it is small, and there the functions are
+# sensitive to it.
+
+_STEPS = 8       # terms of the recurrence that are made, then used, together
+_RINGS = 256     # rings that stay in the first-level cache
+_BIG = 2.0**256  # a ring on which sin^m underflows carries whole powers of this
+
+
+@strict
+def _recurrence(m, degree, norm, slope, shift, turn, scale, up, down):
+    """Fill the recurrence of one order; return its number of terms, padded to a multiple of _STEPS.
+
+    The term k of q needs entry k of `slope`, `shift` (v = x^2) or `turn` (v = -sin^2). Entry k of the others makes
+    coefficients of q from those of the levels l = m + 2k, l + 1 and l + 2: up a_l + down a_{l+2}, and scale a_{l+1}.
+    """
+    count = (degree - m) // 2 + 1
+    padded = (count + _STEPS - 1) // _STEPS * _STEPS
+    mm = m * m
+    slope[0] = shift[0] = turn[0] = 0.0
+    before, now = 0.0, norm * np.sqrt(2 * m + 3.0)
+    e0, e1 = 0.0, 1.0 / (2 * m + 3.0)  # squares of eps at l and l + 1
+    for k in range(padded):
+        if k >= count:
+            scale[k] = up[k] = down[k] = 0.0
+            if k + 1 < padded:
+                slope[k + 1] = shift[k + 1] = turn[k + 1] = 0.0
+            continue
+        level = m + 2 * k + 2
+        e2 = (level * level - mm) / (4.0 * level * level - 1.0)
+        level += 1
+        e3 = (level * level - mm) / (4.0 * level * level - 1.0)
+        scale[k], up[k], down[k] = now, now * np.sqrt(e1), now * np.sqrt(e2)
+        after = now if k == 0 else before * np.sqrt(e0 * e1 / (e2 * e3))
+        if k + 1 < padded:
+            slope[k + 1] = now / (after * np.sqrt(e2 * e3))
+            shift[k + 1] = -slope[k + 1] * (e1 + e2)
+            turn[k + 1] = slope[k + 1] * (1.0 - e1 - e2)
+        before, now = now, after
+        e0, e1 = e2, e3
+    return padded
+
+
+@jit
+def _terms(k0, slope, shift, v, T):
+    """Fill rows 2, 3, ... of T with the terms k0, k0 + 1, ...; rows 0 and 1 hold the two terms before."""
+    for c in range(_STEPS):
+        a, b = slope[k0 + c], shift[k0 + c]
+        before, now, after = T[c, :v.size], T[c + 1, :v.size], T[c + 2, :v.size]
+        for i in range(v.size):
+            after[i] = (b + a * v[i]) * now[i] - before[i]
+
+
+@strict
+def _advance(scaled, first, T):
+    """Move the last two terms to the front, rescaled; return the first ring from which on none is scaled."""
+    for c in range(2):
+        old, new = T[_STEPS + c], T[c]
+        for i in range(scaled.size):
+            new[i] = old[i]
+    still = 0
+    for i in range(first):
+        if scaled[i] > 0.0 and abs(T[0, i]) + abs(T[1, i]) > 1.0:
+            T[0, i] *= 1.0 / _BIG
+            T[1, i] *= 1.0 / _BIG
+            scaled[i] -= 1.0
+        if scaled[i] > 0.0:
+            still = i + 1
+    return still
+
+
+@jit
+def _accumulate(coef, k0, T, a, b, value, place):
+    """Add the terms k0, ... times coefficients (outputs, terms) to values (outputs, rings), on a block's rings a:b."""
+    t0, t1, t2, t3 = T[2, a:b], T[3, a:b], T[4, a:b], T[5, a:b]
+    t4, t5, t6, t7 = T[6, a:b], T[7, a:b], T[8, a:b], T[9, a:b]
+    for o in range(coef.shape[0]):
+        c = coef[o, k0:k0 + _STEPS]
+        c0, c1, c2, c3, c4, c5, c6, c7 = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]
+        s = value[o, place + a:place + b]
+        for i in range(s.size):
+            s[i] += (c0 * t0[i] + c1 * t1[i] + c2 * t2[i] + c3 * t3[i]
+                     + (c4 * t4[i] + c5 * t5[i] + c6 * t6[i] + c7 * t7[i]))
+
+
+@jit
+def _project(coef, k0, T, a, b, value, place):
+    """Add sums over a block's rings a:b of the terms k0, ... times values (outputs, rings) to coefficients."""
+    for o in range(0, coef.shape[0], 2):
+        u, w = value[o, place + a:place + b], value[o + 1, place + a:place + b]
+        for c in range(0, _STEPS, 4):
+            t0, t1, t2, t3 = T[c + 2, a:b], T[c + 3, a:b], T[c + 4, a:b], T[c + 5, a:b]
+            u0 = u1 = u2 = u3 = w0 = w1 = w2 = w3 = 0.0
+            for i in range(u.size):
+                u0 += u[i] * t0[i]
+                u1 += u[i] * t1[i]
+                u2 += u[i] * t2[i]
+                u3 += u[i] * t3[i]
+                w0 += w[i] * t0[i]
+                w1 += w[i] * t1[i]
+                w2 += w[i] * t2[i]
+                w3 += w[i] * t3[i]
+            p, q = coef[o, k0 + c:k0 + c + 4], coef[o + 1, k0 + c:k0 + c + 4]
+            p[0] += u0
+            p[1] += u1
+            p[2] += u2
+            p[3] += u3
+            q[0] += w0
+            q[1] += w1
+            q[2] += w2
+            q[3] += w3
+
+
+@strict
+def _times_sine(sin, times, power, scaled):
+    """Multiply powers of the sine by more of it; they are numbers times whole powers of 1 / _BIG."""
+    for _ in range(times):
+        for i in range(sin.size):
+            power[i] *= sin[i]
+            if 0.0 < power[i] < 1.0 / _BIG:
+                power[i] *= _BIG
+                scaled[i] += 1.0
+
+
+@strict
+def _north(m, degree, count, polar, sin, v, power, scaled, slope, shift, turn, transpose, coef, value):
+    """Sum over terms (`transpose` False: coef -> value) or over rings (True: value -> coef) on the northern rings."""
+    T, level = np.empty((_STEPS + 2, _RINGS)), np.empty(_RINGS)
+    start = 0
+    # on rings nearer to the pole all functions of this order are below 1e-20
+    while start < sin.size and sin[start] * degree < m - max(100.0, 0.01 * degree):
+        start += 1
+    while start < sin.size:
+        stop = min(start + _RINGS, sin.size)
+        base = shift
+        if start < polar:
+            stop, base = min(stop, polar), turn
+        size = stop - start
+        here = level[:size]
+        first = 0
+        for i in range(size):
+            here[i] = scaled[start + i]
+            T[0, i], T[1, i] = -power[start + i], 0.0
+            if here[i] > 0.0:
+                first = i + 1
+        for k0 in range(0, count, _STEPS):
+            _terms(k0, slope, base, v[start:stop], T)
+            if transpose:
+                _project(coef, k0, T, first, size, value, start)
+            else:
+                _accumulate(coef, k0, T, first, size, value, start)
+            first = _advance(here, first, T)
+        start = stop
+
+
+@strict
+def _index(level, m, even):
+    """Return where the coefficient of a level and an order is."""
+    return level // 2 * (level // 2) + m if even else level * (level + 1) // 2 + m
+
+
+@strict
+def _take_levels(a, m, odd, degree, even, scale, up, down, count, out):
+    """Turn coefficients of the levels m + odd, m + odd + 2, ... into those of the terms."""
+    for k in range(count):
+        level = m + 2 * k + odd
+        x = a[_index(level, m, even)] if level <= degree else 0.0
+        if odd:
+            out[k] = scale[k] * x
+        else:
+            out[k] = up[k] * x + (down[k] * a[_index(level + 2, m, even)] if level + 2 <= degree else 0.0)
+
+
+@strict
+def _put_levels(terms, m, odd, degree, even, scale, up, down, a):
+    """Turn sums of the terms into those of the functions of the levels m + odd, m + odd + 2, ..."""
+    for k in range((degree - m - odd) // 2 + 1):
+        if odd:
+            x = scale[k] * terms[k]
+        else:
+            x = up[k] * terms[k] + (down[k - 1] * terms[k - 1] if k > 0 else 0.0)
+        a[_index(m + 2 * k + odd, m, even)] = x
+
+
+@strict
+def _take_rings(g, odd, even, cos, out):
+    """Add or subtract the two hemispheres; the terms of odd l - m want another factor, the cosine."""
+    last = g.size - 1
+    for i in range(cos.size):
+        x = g[i] if even else (g[i] - g[last - i] if odd else g[i] + g[last - i])
+        out[i] = x * cos[i] if odd else x
+
+
+@strict
+def _put_rings(north, odd, even, cos, g):
+    """Put values of even l - m on both hemispheres, then add those of odd l - m."""
+    last = g.size - 1
+    for i in range(cos.size):
+        x = north[i] * cos[i] if odd else north[i]
+        if even:
+            g[i] = x
+        elif odd:
+            y = g[i]
+            g[i], g[last - i] = y + x, y - x
+        else:
+            g[i] = g[last - i] = x
+
+
+@strict
+def legendre(first, step, degree, even, norm, polar, sin, cos, v, transpose, coef, rings):
+    r"""Sum over levels, :math:`g_{mj}=\sum_la_{lm}\bar P_l^m(\cos\theta_j)`, or over rings, the transpose of that.
+
+    Parameters
+    ----------
+    first, step : int
+        The orders first, first + step, ... are served.
+    degree : int
+    even : bool
+        Whether only even levels are there; rings are northern then.
+    norm : ndarray, shape (degree + 1,)
+        Factor of :math:`\sin^m\theta` in :math:`\bar P_m^m`.
+    polar : int
+        The number of rings with v = -sin^2, the first ones; the others have v = cos^2.
+    sin, cos, v : ndarray, shape (r,)
+        Northern rings, from the pole to the equator.
+    transpose : bool
+        Whether `coef` is overwritten from `rings`, :math:`a_{lm}=\sum_j\bar P_l^m(\cos\theta_j)g_{mj}`, or `rings`
+        from `coef`.
+    coef : ndarray, shape (b, c, 2)
+        Coefficients of b functions, real and imaginary part: (l, m) at l (l + 1) / 2 + m, or at (l / 2)^2 + m if even.
+    rings : ndarray, shape (degree + 1, j, b, 2)
+        Values at each order and ring. Ring j - 1 - i is the mirror image of ring i.
+    """
+    b, r = coef.shape[0], sin.size
+    terms = degree // 2 + 1 + _STEPS
+    slope, shift, turn = np.empty(terms), np.empty(terms), np.empty(terms)
+    scale, up, down = np.empty(terms), np.empty(terms), np.empty(terms)
+    outputs = 2 * b if even else 4 * b
+    packed, value = np.empty((outputs, terms)), np.empty((outputs, r))
+    power, scaled = np.ones(r), np.zeros(r)
+    _times_sine(sin, first, power, scaled)
+    for m in range(first, degree + 1, step):
+        if m > first:
+            _times_sine(sin, step, power, scaled)
+        count = _recurrence(m, degree, norm[m], slope, shift, turn, scale, up, down)
+        for o in range(outputs):
+            # functions, real and imaginary part, l - m even and odd
+            f, c, odd = (o // 2, o % 2, m % 2) if even else (o // 4, o // 2 % 2, o % 2)
+            if transpose:
+                _take_rings(rings[m, :, f, c], odd, even, cos, value[o])
+            else:
+                _take_levels(coef[f, :, c], m, odd, degree, even, scale, up, down, count, packed[o])
+        (packed if transpose else value)[:] = 0.0
+        _north(m, degree, count, polar, sin, v, power, scaled, slope, shift, turn, transpose, packed, value)
+        for o in range(outputs):
+            f, c, odd = (o // 2, o % 2, m % 2) if even else (o // 4, o // 2 % 2, o % 2)
+            if transpose:
+                _put_levels(packed[o], m, odd, degree, even, scale, up, down, coef[f, :, c])
+            else:
+                _put_rings(value[o], odd, even, cos, rings[m, :, f, c])
+
+
+# Values of functions at points from those on a fine grid of the torus, and the transpose: the part of a non-uniform
+# FFT that knows the points. A point is served by the `count` grid lines around it in both directions; its weight on
+# a line is a polynomial of its place between lines. Rows are periodic. Unsigned indices are taken as they are,
+# without a test for negative ones, which would defeat vectorisation.
+
+_POINTS = 64     # points whose weights are made together
+_LINES = 16      # lines at most; spreading passes over so many columns
+
+
+@strict
+def sort_cells(row, column, rows, columns, order, near_row, near_column):
+    """Put points in the same cell of 4 x 16 grid lines together, by rows: fill their indices and places."""
+    across = columns // 16 + 1
+    start = np.zeros((rows // 4 + 1) * across + 1, dtype=np.int64)
+    cell = np.empty(row.size, dtype=np.int32)
+    for i in range(row.size):
+        k = int(row[i]) // 4 * across + int(column[i]) // 16
+        cell[i] = k
+        start[k + 1] += 1
+    for k in range(start.size - 1):
+        start[k + 1] += start[k]
+    for i in range(row.size):
+        k = start[cell[i]]
+        start[cell[i]] = k + 1
+        order[k], near_row[k], near_column[k] = i, row[i], column[i]
+
+
+@intrinsic
+def _add_eights(typingctx, a, start, weight, count, i, out):
+    """Set out[i:i + 8] to the sum of weight[r] a[start[r] + i:start[r] + i + 8] over r < count, as one vector.
+
+    LLVM leaves loops of this size to scalars.
+    """
+    def codegen(context, builder, signature, args):
+        vector, index = ir.VectorType(ir.DoubleType(), 8), ir.IntType(32)
+
+        def at(array, place):
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            return builder.gep(data, [place])
+
+        def eight(pointer):
+            return builder.bitcast(pointer, vector.as_pointer())
+
+        total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * 8))
+        with cgutils.for_range(builder, args[3]) as loop:
+            empty = ir.Constant(vector, ir.Undefined)
+            first = builder.insert_element(empty, builder.load(at(2, loop.index)), ir.Constant(index, 0))
+            factor = builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(index, 8), [0] * 8))
+            place = builder.add(builder.load(at(1, loop.index)), args[4])
+            product = builder.fmul(factor, builder.load(eight(at(0, place)), align=8), flags=("contract",))
+            builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+        builder.store(builder.load(total), eight(at(5, args[4])), align=8)
+        return context.get_dummy_value()
+    return types.void(a, start, weight, count, i, out), codegen
+
+
+@jit
+def _lines(place, count, table, first, between, weight):
+    """Fill the first line of each point and the weights (lines, points) of its lines."""
+    _wide_vectors()
+    y = between[:place.size]
+    for i in range(y.size):
+        x = place[i]
+        low = np.ceil(x - 0.5 * count)
+        first[i] = int(low)
+        y[i] = 2.0 * (low - x + 0.5 * count) - 1.0
+    for j in range(count):
+        c = table[j]
+        c0, c1, c2, c3, c4, c5, c6, c7 = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]
+        c8, c9, c10, c11, c12, c13, c14, c15 = c[8], c[9], c[10], c[11], c[12], c[13], c[14], c[15]
+        out = weight[j, :y.size]
+        for i in range(y.size):
+            x = y[i]
+            p = c15 * x + c14
+            p = p * x + c13
+            p = p * x + c12
+            p = p * x + c11
+            p = p * x + c10
+            p = p * x + c9
+            p = p * x + c8
+            p = p * x + c7
+            p = p * x + c6
+            p = p * x + c5
+            p = p * x + c4
+            p = p * x + c3
+            p = p * x + c2
+            p = p * x + c1
+            out[i] = p * x + c0
+
+
+@jit
+def grid_values(order, row, column, count, table, grid, out):
+    """Evaluate b functions at points from their values on a grid.
+
+    Parameters
+    ----------
+    order : ndarray of int, shape (n,)
+        Where the values of each point go.
+    row, column : ndarray, shape (n,)
+        Places of points in units of lines: rows in [0, rows], columns in [count / 2, columns - count / 2 - 1].
+        It is fast where close points are close in memory.
+    count : int
+        Number of lines, even, at most 16.
+    table : ndarray, shape (16, 16)
+        Polynomial (degree 15, in the place between lines from -1 to 1) of each line.
+    grid : ndarray, shape (rows, columns, b)
+    out : ndarray, shape (n, b)
+        Overwritten.
+    """
+    _wide_vectors()
+    across, along = np.empty((_LINES, _POINTS)), np.empty((_LINES, _POINTS))
+    i0, j0, y = np.empty(_POINTS, dtype=np.int64), np.empty(_POINTS, dtype=np.int64), np.empty(_POINTS)
+    flat, b, lines = grid.reshape(-1), np.uint64(out.shape[1]), np.uint64(count)
+    stride = np.uint64(grid.shape[1]) * b
+    t = np.empty((count * out.shape[1] + 7) // 8 * 8)
+    start, weight = np.empty(_LINES, dtype=np.int64), np.empty(_LINES)
+    for q0 in range(0, row.size, _POINTS):
+        _lines(row[q0:q0 + _POINTS], count, table, i0, y, across)
+        _lines(column[q0:q0 + _POINTS], count, table, j0, y, along)
+        for q in range(min(_POINTS, row.size - q0)):
+            place = np.uint64(j0[q]) * b
+            line = i0[q] % grid.shape[0]
+            for r in range(count):
+                start[r] = np.uint64(line) * stride + place
+                weight[r] = across[r, q]
+                line = line + 1 if line + 1 < grid.shape[0] else 0
+            for i in range(0, t.size, 8):
+                _add_eights(flat, start, weight, count, i, t)
+            values = out[order[q0 + q]]
+            if b == 4:
+                a0 = a1 = a2 = a3 = 0.0
+                for c in range(lines):
+                    w, s = along[c, q], np.uint64(4) * c
+                    a0 += w * t[s]
+                    a1 += w * t[s + np.uint64(1)]
+                    a2 += w * t[s + np.uint64(2)]
+                    a3 += w * t[s + np.uint64(3)]
+                values[0], values[1], values[2], values[3] = a0, a1, a2, a3
+            else:
+                for f in range(b):
+                    a0 = 0.0
+                    for c in range(lines):
+                        a0 += along[c, q] * t[c * b + f]
+                    values[f] = a0
+
+
+@jit
+def grid_sums(row, column, weight, count, table, start, grid):
+    """Add weighted points to the lines around them: the transpose of :func:`grid_values`, for one function.
+
+    Parameters as there, but for
+
+    weight : ndarray, shape (n,)
+    start : int
+        The row that is the first one of `grid`; no row is periodic.
+    grid : ndarray, shape (rows, columns + 16)
+        To this is added.
+    """
+    _wide_vectors()
+    across, along = np.zeros((_LINES, _POINTS)), np.zeros((_LINES, _POINTS))
+    i0, j0, y = np.empty(_POINTS, dtype=np.int64), np.empty(_POINTS, dtype=np.int64), np.empty(_POINTS)
+    flat, stride = grid.reshape(-1), np.uint64(grid.shape[1])
+    t = np.empty(_LINES)
+    for q0 in range(0, row.size, _POINTS):
+        _lines(row[q0:q0 + _POINTS], count, table, i0, y, across)
+        _lines(column[q0:q0 + _POINTS], count, table, j0, y, along)
+        for q in range(min(_POINTS, row.size - q0)):
+            p = np.uint64(i0[q] - start) * stride + np.uint64(j0[q])
+            scale = weight[q0 + q]
+            for i in range(_LINES):
+                t[i] = along[i, q] * scale
+            for r in range(count):
+                w = across[r, q]
+                for i in range(np.uint64(_LINES)):
+                    flat[p + i] += w * t[i]
+                p += stride

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp, poch
 
+from .errors import UnsupportedError
 from .manifolds.base import wrap
 
 __all__ = ["RULES", "Selection", "search_range", "select"]
@@ -35,6 +36,7 @@ _PAIRS = 5e6       # least and at most so many, and between them so many that th
 _POLISH = 0.4      # step of log t, 20 per cent of the bandwidth, in which the full criterion's minimum is bracketed
 _PROBES = 300    # sources whose nearest neighbour is looked for where no tree can
 _XTOL = 0.02     # of log t: one per cent of a bandwidth, which the data never know as well
+_CANCEL = 1e-6   # where E_off is a smaller part of the own terms, these are left out rather than subtracted
 _WIDER = 6       # how often a range is extended downwards where the optimum is at its end
 _HIGHER = 2      # and upwards: on a compact space the kernel is uniform by then
 
@@ -125,7 +127,7 @@ def search_range(engine):
 
     Parameters
     ----------
-    engine : DirectSum, PairSum or SpectralSum
+    engine : Sources
         Distinct sources at time 0.
 
     Returns
@@ -175,8 +177,8 @@ class _Curves:
         if not self.others[most] > 1e-280:
             raise ValueError(f"one observation has all the weight but for {self.others[most]:.3g} of it, which leaves "
                              "nothing to predict it from. Pass a number as bandwidth")
-        self.s2 = float(self.share @ self.share)
-        self.free = float(self.share @ self.others)  # 1 - s2
+        self.s2 = engine.squares
+        self.free = float(self.share @ self.others) if engine.cells is None else 1 - self.s2
         self.known, self.peaks = {}, {}
         self.unit, self.log_unit = unit, self.log_peak(unit)
 
@@ -196,18 +198,31 @@ class _Curves:
     def log_peak(self, t):
         """Return the log of sum_i w_i^2 k_t(x_i, x_i) / sum_i w_i^2: of the kernel's peak, where all are alike."""
         if t not in self.peaks:
-            self.peaks[t] = float(logsumexp(self.engine.log_self(t), b=self.share**2)) - log(self.s2)
+            square = self.share**2
+            self.peaks[t] = float(logsumexp(self.engine.log_self(t), b=square)) - log(square.sum())
         return self.peaks[t]
 
     def lcv(self, t):
         return -self.sums(t)[0]
 
     def lscv(self, t):
-        return self.energy(2 * t) - 2 * self._exp(self.sums(t)[1]) / self.free
+        return self.energy(2 * t) - 2 * self._exp(self.log_off(t)) / self.free
+
+    def log_off(self, t):
+        """Return log E_off at time t."""
+        if self.rows is None and t not in self.known:
+            # by coefficients, if there are any, unless the own terms are nearly all
+            overlap = self.engine.log_overlap(t)
+            if overlap is not None:
+                self.progress(t)
+                own = np.exp(log(self.s2) + self.log_peak(t) - overlap)
+                if own < 1 / (1 + _CANCEL):
+                    return overlap + np.log1p(-own)
+        return self.sums(t)[1]
 
     def energy(self, t, log_factor=0.0):
         """Return E(t), times a factor given by its log."""
-        return self._exp(self.sums(t)[1] + log_factor) + self.s2 * self._exp(self.log_peak(t) + log_factor)
+        return self._exp(self.log_off(t) + log_factor) + self.s2 * self._exp(self.log_peak(t) + log_factor)
 
     def _exp(self, log_density):
         # beyond exp(700) peaks the criterion is hopeless, and only its order matters
@@ -225,10 +240,11 @@ def _representatives(engine, count):
     return order[np.minimum(np.searchsorted(cumulated, at), len(order) - 1)]
 
 
-def _descend(objective, low, high):
+def _descend(objective, low, high, least=0.0):
     """Scan geometrically, walk downhill on the same grid to a bracket, refine by Brent's method.
 
-    Returns the log time of the best value, and all log times and values; the walk may leave the range.
+    Returns the log time of the best value, all log times and values, and the ends of the walk, which may leave the
+    range, but not below `least`.
     """
     count = max(4, int(np.ceil(log(high / low) / log(_GRID))) + 1)
     origin, step = log(low), log(high / low) / (count - 1)
@@ -241,7 +257,7 @@ def _descend(objective, low, high):
         return values[k]
 
     k = int(np.argmin([value(k) for k in range(count)]))
-    bottom, top = -_WIDER, count - 1 + _HIGHER
+    bottom, top = 0 if low <= least else -_WIDER, count - 1 + _HIGHER
     while True:
         if k > bottom and value(k - 1) < value(k):
             k -= 1
@@ -324,12 +340,12 @@ def _energy_norms(curves, low, high, most):
     return log_theta
 
 
-def _isj(curves, low, high):
-    """Improved Sheather-Jones fixed point on a d-manifold; returns t or None, and the curve."""
+def _isj(curves, low, high, least=0.0):
+    """Improved Sheather-Jones fixed point on a d-manifold, of times >= `least`; returns t or None, and the curve."""
     d, trace = curves.engine.manifold.dim, curves.engine.manifold.log_unit
     n = 1.0 / curves.s2
     last = 5 if d <= 2 else 4
-    bottom, top = low / _GRID**2, high * _GRID
+    bottom, top = max(low / _GRID**2, least), high * _GRID
     log_theta = _energy_norms(curves, bottom, top, last)
 
     def log_fixed_point(t):
@@ -386,7 +402,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
 
     Parameters
     ----------
-    engine : DirectSum
+    engine : Sources
         Distinct sources of positive weight at time 0; at least two.
     rule : {"auto", "lcv", "lscv", "isj", "rot"}
         Leave-one-out likelihood (what "auto" stands for), least-squares cross-validation,
@@ -423,8 +439,13 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
     >>> 0.1 < select(data, "lcv").bandwidth < 0.6
     True
     """
-    rule = AUTO if rule == "auto" else rule
-    n = len(engine.Z)
+    rule, n = AUTO if rule == "auto" else rule, len(engine.Z)
+    if engine.cells is not None:  # of a stream only the coefficients are left
+        if rule == "lcv":
+            rule = "lscv"
+        if not engine.manifold.is_homogeneous:
+            raise UnsupportedError(f"a stream on {engine.manifold!r} cannot choose a bandwidth: points of that space "
+                                   "are not all alike, and the observations are not kept. Pass a number as bandwidth")
     if rule in ("lscv", "isj") and engine.manifold.has_drift:
         raise ValueError(f"bandwidth={rule!r} estimates squared errors by the symmetry of the heat kernel, which a "
                          f"process with a drift, {engine.manifold!r}, has not. Use 'lcv', 'rot' or a number")
@@ -437,6 +458,10 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
             "found n_samples=1. Pass a number as bandwidth")
     low, high = search_range(engine)
     floor = max(min_bandwidth**2, engine.manifold.shortest_time)
+    least = 0.0
+    if engine.cells is not None:
+        low = least = max(low, floor)
+        high = max(high, low * _GRID**3)
     warning, why = "", ""
     times, values, scan_times, scanned = (np.empty(0) for _ in range(4))
     with _progress(verbose, rule) as step:
@@ -445,7 +470,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
         if rule == "rot":
             t, why = _rule_of_thumb(engine), f"rule of thumb for {n} distinct points"
         if rule == "isj":
-            t, times, values = _isj(curves, low, high)
+            t, times, values = _isj(curves, low, high, least)
             if t is not None:
                 why = f"Sheather-Jones fixed point of {n} distinct points"
             else:
@@ -453,9 +478,9 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
         if t is None:
             scan = curves
             count = int(np.clip(_PAIRS / n, *_SCAN))
-            if n > 2 * count:
+            if n > 2 * count and not (rule == "lscv" and engine.log_overlap(high) is not None):
                 scan = _Curves(engine, step, high, _representatives(engine, count))
-            best, times, values, ends = _descend(getattr(scan, rule), low, high)
+            best, times, values, ends = _descend(getattr(scan, rule), low, high, least)
             if scan is not curves:
                 scan_times, scanned = np.exp(times), values
                 best, times, values, ends = _polish(getattr(curves, rule), best, ends)

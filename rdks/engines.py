@@ -21,7 +21,7 @@ from . import _twins, radial
 from .errors import UnsupportedError
 from .sampling import heat_sample
 
-__all__ = ["DirectSum", "Evaluation", "choose_engine"]
+__all__ = ["DirectSum", "Evaluation", "Sources"]
 
 # Below this many pairs per call numpy serves, as long as the compiled kernels are not loaded: loading
 # them costs 0.5 s (compiling them, once per machine, some 20 s). A process that has spent about as
@@ -52,37 +52,6 @@ class Evaluation(NamedTuple):
     log_density: np.ndarray
     gradient: np.ndarray | None
     laplacian: np.ndarray | None
-
-
-def choose_engine(manifold, n_sources, t):
-    """Choose an engine for a manifold, a number of sources and a time, and say why.
-
-    The rule, in order:
-
-    1. The manifold is known by its eigenfunctions: ``"spectral"``.
-    2. Else: ``"direct"``, sums over all sources.
-
-    Parameters
-    ----------
-    manifold : Manifold
-    n_sources : int
-    t : float
-
-    Returns
-    -------
-    name : str
-    reason : str
-    """
-    if manifold.kernel == "basis":
-        return "spectral", f"{manifold!r} is known by the heat flow between its nodes"
-    if manifold.kernel == "pairs":
-        return "direct", f"sums over {n_sources} sources, the kernel evaluated pair by pair"
-    where = manifold.flow(np.zeros((1, manifold.embed_dim)), t)[1] if manifold.has_drift else t
-    dense = radial.table(manifold.factors(), where).form.all()
-    form = ("a polynomial in the squared chord" if dense
-            else "piecewise polynomials, as the kernel reaches the cut locus or falls slowly")
-    images = f" and their {manifold.n_images - 1} further images" if manifold.n_images > 1 else ""
-    return "direct", f"exact sums over {n_sources} sources{images}, each by {form}"
 
 
 _spent = 0
@@ -118,7 +87,13 @@ class Sources:
     ----------
     share : ndarray, shape (n,)
         Weights divided by their sum.
+    squares : float
+        Sum of the squared shares.
+    cells : None
+        The summary of the sources, in an engine that does not keep them; see :class:`rdks.spectral.SpectralSum`.
     """
+
+    cells = None
 
     def __init__(self, manifold, Z, weight, time, n_jobs=None):
         self.manifold = manifold
@@ -129,19 +104,28 @@ class Sources:
 
     def merge(self, other):
         """Return the engine that holds the sources of both."""
-        return type(self)(self.manifold, np.concatenate([self.Z, other.Z]),
-                          np.concatenate([self.weight, other.weight]),
-                          np.concatenate([self.time, other.time]), self.n_jobs)
+        return self.like(np.concatenate([self.Z, other.Z]), np.concatenate([self.weight, other.weight]),
+                         np.concatenate([self.time, other.time]))
 
     def at(self, time):
         """Return the same sources with another time (a number, or one per source)."""
-        return type(self)(self.manifold, self.Z, self.weight, time, self.n_jobs)
+        return self.like(self.Z, self.weight, time)
+
+    def like(self, Z, weight, time):
+        """Return an engine of this kind for other sources."""
+        return type(self)(self.manifold, Z, weight, time, self.n_jobs)
 
     @property
     def share(self):
         """Weights divided by their sum, which may itself be beyond the largest float; shape (n,)."""
         share = self.weight / self.weight.max()
         return share / share.sum()
+
+    @property
+    def squares(self):
+        """Sum of the squared shares."""
+        share = self.share
+        return float(share @ share)
 
     def compact_order(self):
         """Return the indices of the sources of positive weight, close ones together where that is known."""
@@ -187,6 +171,35 @@ class Sources:
         """
         rows = np.arange(len(self.Z)) if rows is None else np.asarray(rows)
         return self._evaluate(self.Z[rows], t, 0, rows, self.n_jobs).log_density
+
+    def log_self(self, t=0.0, rows=None):
+        """Return the log kernel from each source to itself after a further time `t`.
+
+        Parameters
+        ----------
+        t : float
+        rows : ndarray of int, shape (k,), optional
+            Sources for which to compute it; all of them by default.
+
+        Returns
+        -------
+        ndarray, shape (n,) or (k,)
+            Images included.
+        """
+        Z, time = (self.Z, self.time) if rows is None else (self.Z[rows], self.time[rows])
+        out = np.empty(len(Z))
+        for tau in np.unique(time):
+            here = time == tau
+            W = Z[here][:1] if self.manifold.is_homogeneous else Z[here]
+            out[here] = self.manifold.log_heat_kernel(W, W, float(tau) + t)
+        return out
+
+    def log_overlap(self, t):
+        r"""Return :math:`\log\sum_{ij}w_iw_jk_t(X_i,X_j)` after a further time `t`, or None.
+
+        None where that is no less work than all leave-one-out sums.
+        """
+        return None
 
     def sample(self, n_samples, rng):
         """Draw from the density of the state: a source by weight, and one step of Brownian motion from it.
@@ -249,18 +262,6 @@ class DirectSum(Sources):
     def compact_order(self):
         own = self.blocks()[::self.manifold.n_images]
         return np.concatenate([index for _, index, *_ in own])
-
-    def log_self(self, t=0.0):
-        """Return the log kernel from each source to itself, its images included, after a further time `t`; (n,)."""
-        times, which = np.unique(self.time, return_inverse=True)
-        out = np.empty(len(self.Z))
-        for b, tau in enumerate(times):
-            rows = which == b
-            if self.manifold.is_homogeneous:
-                out[rows] = self.manifold.log_heat_kernel(self.Z[rows][:1], self.Z[rows][:1], tau + t)[0]
-            else:
-                out[rows] = self.manifold.log_heat_kernel(self.Z[rows], self.Z[rows], tau + t)
-        return out
 
     def blocks(self):
         """List the sources of equal time, and their images.

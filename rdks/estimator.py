@@ -10,21 +10,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _validation as validation
 from .bandwidth import RULES, select
-from .engines import DirectSum, choose_engine
+from .choice import ENGINES, describe, sources
 from .errors import AccuracyWarning, DuplicatesWarning, UnsupportedError
 
-__all__ = ["RDKSEstimator", "sources"]
-
-
-def sources(manifold, Z, weight, time, n_jobs=None):
-    """Make the engine that a kind of manifold needs; parameters as for :class:`rdks.engines.Sources`."""
-    if manifold.kernel == "factors":
-        return DirectSum(manifold, Z, weight, time, n_jobs)
-    if manifold.kernel == "pairs":
-        from .pairs import PairSum
-        return PairSum(manifold, Z, weight, time, n_jobs)
-    from .spectral import SpectralSum
-    return SpectralSum(manifold, Z, weight, time, n_jobs)
+__all__ = ["RDKSEstimator"]
 
 
 def _orbits(manifold, Z):
@@ -94,11 +83,14 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         One time for all observations.
     min_bandwidth : float or "auto"
         A rule chooses no bandwidth below this; "auto" leaves the rules free.
-    engine : {"auto", "direct", "spectral"}
-        How sums over observations are computed: "direct" adds all of them, "spectral" (for meshes, graphs and
-        point clouds, in this version) expands in eigenfunctions. ``engine_reason_`` says what "auto" chose.
+    engine : {"auto", "direct", "neighbors", "spectral"}
+        How sums over observations are computed: "direct" adds all of them, "neighbors" those near the query,
+        "spectral" expands in eigenfunctions (compact spaces), which is the fastest for many observations and the one
+        that streams: its coefficients are all that `partial_fit` and `merge` need to keep. "auto" is whichever is
+        expected to be done first, call by call; ``engine_`` and ``engine_reason_`` say what that is for as many
+        queries as observations.
     rtol : float
-        Relative accuracy of the density that an approximate engine must reach.
+        Relative accuracy of the density at every query, which "neighbors" and "spectral" reach.
     check_points : {"raise", "project", "ignore"}
         What to do with a row that is not on the manifold to within 1e-6: raise PointError, use
         the nearest point, or do not look (rows are rounded to the nearest point in any case).
@@ -214,7 +206,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                               "latitude and the second for the longitude", UserWarning, stacklevel=2)
         weight = validation.as_weights(sample_weight, len(X))
         Z = validation.as_points(manifold, X, self.check_points)
-        state = self._state(manifold, Z, weight, len(X))
+        raw = self._gather(self._sources(manifold, Z, weight))
+        state = self._state(raw, len(X))
         state.update(manifold_reason_=reason, _layout=layout, n_features_in_=probe.n_features_in_)
         self._accept(state)
         if hasattr(probe, "feature_names_in_"):
@@ -232,14 +225,18 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         -------
         self
         """
+        self._check_parameters()
+        if self.engine == "spectral" and isinstance(self.bandwidth, str) and not self._smallest() > 0:
+            raise ValueError(f"partial_fit with engine='spectral' and bandwidth={self.bandwidth!r}: the degree of the "
+                             "expansion is fixed at the first block. Pass the smallest bandwidth that may be chosen as "
+                             "min_bandwidth, or a number as bandwidth")
         if not hasattr(self, "_raw"):
             return self.fit(X, y, sample_weight)
-        self._check_parameters()
         X, _, _ = self._read(X, reset=False)
         weight = validation.as_weights(sample_weight, len(X))
         Z = validation.as_points(self.manifold_, X, self.check_points)
-        raw = self._raw.merge(type(self._raw)(self.manifold_, Z, weight, 0.0))
-        self._accept(self._state(self.manifold_, raw.Z, raw.weight, self.n_samples_seen_ + len(X)))
+        raw = self._gather(self._raw).merge(self._gather(self._sources(self.manifold_, Z, weight)))
+        self._accept(self._state(raw, self.n_samples_seen_ + len(X)))
         return self
 
     def merge(self, other):
@@ -274,9 +271,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             raise ValueError(f"merge: {what} differ; fit both with the same parameters")
         new = clone(self)
         new.__dict__.update({k: v for k, v in self.__dict__.items() if k not in mine})
-        raw = self._raw.merge(other._raw)
-        new._accept(new._state(self.manifold_, raw.Z, raw.weight,
-                               self.n_samples_seen_ + other.n_samples_seen_))
+        raw = self._gather(self._raw).merge(self._gather(other._raw))
+        new._accept(new._state(raw, self.n_samples_seen_ + other.n_samples_seen_))
         return new
 
     def _check_parameters(self):
@@ -298,10 +294,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             raise ValueError(f"adaptive = {self.adaptive!r}: expected None")
         if not (isinstance(self.min_bandwidth, str) and self.min_bandwidth == "auto"):
             _number("min_bandwidth", self.min_bandwidth, low=0.0, high=1e140, expected="'auto' or a finite number >= 0")
-        if self.engine == "neighbors":
-            raise UnsupportedError("engine='neighbors' is not part of this version; use 'auto'")
-        if self.engine not in ("auto", "direct", "spectral"):
-            raise ValueError(f"engine = {self.engine!r}: expected 'auto', 'direct' or 'spectral'")
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine = {self.engine!r}: expected one of {ENGINES}")
         _number("rtol", self.rtol, low=1e-300, high=1 - 1e-9, expected="a number between 0 and 1")
         if self.n_jobs is not None and (not isinstance(self.n_jobs, numbers.Integral) or self.n_jobs == 0):
             raise ValueError(f"n_jobs = {self.n_jobs!r}: expected None or an integer that is not 0")
@@ -328,33 +322,48 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         X = validate_data(probe, X, reset=reset, dtype=np.float64, order="C")
         return X, layout or (X.shape[1],), probe
 
-    def _state(self, manifold, Z, weight, seen):
-        """Compute the fitted attributes for all data; nothing is assigned here."""
+    def _sources(self, manifold, Z, weight):
+        """Return the observations as sources at time 0, held by the engine that was asked for."""
         used = weight > 0
-        raw = sources(manifold, Z[used], weight[used], 0.0, self.n_jobs)
-        selection = None
-        distinct = raw
+        return sources(manifold, Z[used], weight[used], 0.0, self.n_jobs, self.engine, self.rtol)
+
+    def _gather(self, raw):
+        """Compute the coefficients that are to be added up, where the shortest time they must serve is known."""
+        shortest = self._smallest() if isinstance(self.bandwidth, str) else float(self.bandwidth)
+        if self.engine == "spectral" and raw.manifold.kernel == "factors" and shortest > 0:
+            raw.moments(shortest**2)
+        return raw
+
+    def _smallest(self):
+        """Smallest bandwidth that a rule may choose, 0 if none is given."""
+        return 0.0 if self.min_bandwidth == "auto" else float(self.min_bandwidth)
+
+    def _state(self, raw, seen):
+        """Compute the fitted attributes for all data; nothing is assigned here."""
+        raw.n_jobs = self.n_jobs  # of a fit that was merged elsewhere too
+        manifold, selection, distinct = raw.manifold, None, raw
         if isinstance(self.bandwidth, str):
-            distinct = self._distinct(raw).at(0.0)  # a copy: what a search remembers is not kept with the fit
-            low = 0.0 if self.min_bandwidth == "auto" else float(self.min_bandwidth)
-            selection = select(distinct, self.bandwidth, min_bandwidth=low, verbose=self.verbose)
+            if getattr(raw, "cells", None) is None:
+                distinct = self._distinct(raw)
+                # a search asks for many times, each of which has an engine that is best
+                data = sources(manifold, distinct.Z, distinct.weight, 0.0, self.n_jobs, rtol=self.rtol)
+            else:
+                data = raw
+            selection = select(data, self.bandwidth, min_bandwidth=self._smallest(), verbose=self.verbose)
             if selection.warning:
                 warnings.warn(selection.warning, UserWarning, stacklevel=3)
             h = selection.bandwidth
         else:
             h = float(self.bandwidth)
-        name, reason = choose_engine(manifold, len(distinct.Z), h * h)
+        total = distinct.at(h * h)
+        name, reason = describe(total)
         if self.engine != "auto":
-            if self.engine != name:
-                raise UnsupportedError(f"engine={self.engine!r} cannot serve {manifold!r} in this version; use "
-                                       f"{name!r} or 'auto'")
             reason = "given; " + reason
         if manifold.exactness == "asymptotic":
             warnings.warn(f"the heat kernel of {manifold!r} is a small-time approximation. "
-                          f"{manifold.error_report(Z, h * h)}", AccuracyWarning, stacklevel=3)
+                          f"{manifold.error_report(raw.Z, h * h)}", AccuracyWarning, stacklevel=3)
         return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "engine_": name,
-                "engine_reason_": reason, "n_samples_seen_": seen, "min_time_": 0.0, "_raw": raw,
-                "_sum": distinct.at(h * h)}
+                "engine_reason_": reason, "n_samples_seen_": seen, "min_time_": 0.0, "_raw": raw, "_sum": total}
 
     @staticmethod
     def _distinct(raw):
@@ -373,7 +382,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                 "are merged into weights before a bandwidth is chosen. Mind likelihoods: a held-out copy of a "
                 "training row rewards ever smaller bandwidths without bound", DuplicatesWarning, stacklevel=4)
         weight = np.bincount(which.ravel(), weights=raw.weight, minlength=len(Z))
-        return type(raw)(raw.manifold, Z, weight, 0.0, raw.n_jobs)
+        return raw.like(Z, weight, 0.0)
 
     def _accept(self, state):
         self.__dict__.update(state)

@@ -1,260 +1,311 @@
-r"""Sums over sources on spaces known by finitely many nodes: meshes, graphs and point clouds.
+r"""Sums over sources by eigenfunctions of the Laplacian: the cost of a query does not know how many sources there are.
 
-All sources of one time are one vector of node values, whose heat flow (:meth:`.DiscreteSpace.diffuse`) is the density
-at every point of the space at once. What depends on the number of sources is only that vector, so the cost of a
-density, a score and any number of draws is one flow. Leave-one-out sums need the kernel from each source to itself as
-well: it comes from eigenfunctions at large times, and from Chebyshev moments, computed once for all smaller times.
+The heat flow multiplies each coefficient of the data's own measure by a number,
+
+.. math:: p_t(x)=\sum_ke^{-\lambda_kt/2}C_k\phi_k(x),\qquad C_k=\sum_iw_i\overline{\phi_k(X_i)},
+
+so that one pass over the sources serves every query and every later time (theory section 3). Coefficients of two sets
+of sources add: they are all that a stream needs to keep, but for the far tail of the density, which no expansion
+knows: its error is a small part of the kernel's peak, everywhere, and where the density itself is no larger than that
+it has no digits. Those queries are done again by the sources near them.
 """
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.special import gammaln, ive
+from joblib import effective_n_jobs
 
+from .cells import Cells
 from .engines import Evaluation, Sources
-from .errors import UnsupportedError
-from .manifolds.graph import read
+from .errors import AccuracyWarning, UnsupportedError
+from .harmonics import Harmonics, degrees, harmonics_for, moments_of, unsupported
+from .neighbors import NeighborSum
 
-__all__ = ["SpectralSum"]
+__all__ = ["Moments", "SpectralSum"]
 
-# Where a leave-one-out sum is a smaller part of the whole than this, the own term is left out rather than subtracted.
-_SUBTRACT = 1e-3
-# Relative error at which eigenfunctions serve for the kernel from a point to itself.
-_SELF = 1e-12
-# Below this many expected jumps the highest modes have hardly decayed, and eigenfunctions are not asked for.
-_MODES = 100
-# Beyond this many expected jumps there are too many moments: flows change their method there too.
-_LONG = 20_000
-# Isolated sources that are worked on together.
-_BLOCK = 256
-# Up to this many expected jumps, sums over other sources are counted by the number of jumps, up to that many.
-_NEAR, _JUMPS = 4.0, 40
-# Columns of the heat matrix that are computed together.
-_COLUMNS = 64
-# Flows kept by an engine: a density, its score and its samples ask for the same one.
-_KEPT = 4
+# Error of a density, in units of the accuracy of the transforms times the kernel's peak. Measured for points in all
+# sorts of places it is at most 1.3, that of gradients 0.4 / sqrt(t), of Laplacians 4 / t.
+_ERROR = 5.0
+# Transforms are asked for the accuracy that serves densities down to this part of the uniform one, within the range of
+# what they can give and what is worth while.
+_LOW, _BEST, _WORST = 1e-3, 1e-13, 1e-8
+# A stream keeps its sources up to this number, and sums them up by cells beyond.
+_KEEP = 200_000
+# Cells of a summary per bandwidth.
+_CELLS = 4
+# Cells that a summary has at most; beyond, they are made larger.
+_MOST_CELLS = 2_000_000
+
+
+def accuracy(manifold, t, rtol):
+    """Return the accuracy to ask of transforms for densities that are right to `rtol` at a time, but in the tail."""
+    factors = manifold.factors()
+    log_ratio = sum(float(f.log_kernel(np.zeros(1), t)[0]) + f.log_volume for f in factors)  # of peak and uniform
+    return float(np.clip(rtol * _LOW / _ERROR * np.exp(-log_ratio), _BEST, _WORST))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Coefficients of a set of weighted sources, whose weights are divided by their sum.
+
+    Attributes
+    ----------
+    harmonics : Harmonics
+    coef : ndarray of complex, shape harmonics.shape
+        Sources that are older than the youngest have diffused for the difference.
+    log_weight : float
+        Log of the sum of the weights.
+    squares : float
+        Sum of the squared weights, divided by the square of their sum.
+    shortest : float
+        Shortest time that the degree serves.
+    eps : float
+        Accuracy of the transform.
+    """
+
+    harmonics: Harmonics
+    coef: np.ndarray
+    log_weight: float
+    squares: float
+    shortest: float
+    eps: float
+
+    def merge(self, other):
+        """Return the coefficients of both sets of sources."""
+        mine = 1 / (1 + np.exp(other.log_weight - self.log_weight))
+        theirs = 1 / (1 + np.exp(self.log_weight - other.log_weight))
+        return Moments(self.harmonics, mine * self.coef + theirs * other.coef,
+                       float(np.logaddexp(self.log_weight, other.log_weight)),
+                       mine**2 * self.squares + theirs**2 * other.squares, self.shortest, max(self.eps, other.eps))
 
 
 class SpectralSum(Sources):
-    r"""Sums over all sources on a discretised space.
+    r"""Sums over all sources by eigenfunctions, on circles, tori and boxes of up to three dimensions, on spheres of two
+    and three, and on rotations and other quotients of these.
 
     Parameters
     ----------
-    manifold : DiscreteSpace
-        Of kind "basis": a mesh, a graph or a point cloud.
+    manifold : Manifold
     Z, weight, time, n_jobs
-        As for :class:`rdks.engines.Sources`. Flows are sparse matrix products on one thread.
+        As for :class:`rdks.engines.Sources`.
+    rtol : float
+        Relative accuracy of the density at every query.
 
     Notes
     -----
-    With b(x) the weights that spread a point over nodes,
-
-    .. math:: p(x)=b(x)\sum_\tau e^{-(\tau+t)L/2}M^{-1}\sum_{i:\tau_i=\tau}w_ib(X_i)^\top .
-
-    One flow per different time of the sources. The flow is exact for the discretised space except where
-    :meth:`.DiscreteSpace.diffuse` says otherwise. Leave-one-out sums subtract the own term where the others are at
-    least a thousandth of the whole, with a relative error of about 1e-9; for sources more isolated than that, the
-    kernel is computed as a column of the heat matrix, one for each of them, and nothing is subtracted. The time that
-    takes is linear in the number of sources: some 10 ms for each on 10,000 vertices, once for all times; minutes for a
-    thousand sources on a mesh that has tiny triangles.
+    Sources of different times are brought to the clock of the youngest, coefficient by coefficient. The error of a
+    density is at most five times the accuracy asked of the transforms, in units of the kernel's peak, by measurement
+    (``tests/test_spectral.py``). That accuracy is chosen so that densities down to a thousandth of the uniform one are
+    right to rtol; where this error is more than rtol of the density, the sum is done by
+    :class:`rdks.neighbors.NeighborSum` instead.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from rdks.manifolds import Graph
+    >>> from rdks.manifolds import Torus
     >>> from rdks.spectral import SpectralSum
-    >>> ring = Graph(np.roll(np.eye(8), 1, 0) + np.roll(np.eye(8), -1, 0))
-    >>> total = SpectralSum(ring, np.array([[0.0], [3.0]]), np.ones(2), 0.5)
-    >>> p = np.exp(total.evaluate(np.arange(8.0)[:, None]).log_density)
-    >>> round(float(p.sum()), 12), int(p.argmax()) in (0, 3)
-    (1.0, True)
+    >>> Z = np.random.default_rng(0).uniform(0, 2 * np.pi, (1000, 2))
+    >>> total = SpectralSum(Torus(2), Z, np.ones(1000), 0.1)
+    >>> bool(np.allclose(total.evaluate(Z).log_density, -2 * np.log(2 * np.pi), atol=0.6))
+    True
     """
 
-    def __init__(self, manifold, Z, weight, time, n_jobs=None):
+    def __init__(self, manifold, Z, weight, time, n_jobs=None, rtol=1e-6):
         super().__init__(manifold, Z, weight, time, n_jobs)
-        if manifold.kernel != "basis":
-            raise UnsupportedError(f"{manifold!r} is no mesh, graph or point cloud, which engine='spectral' serves")
-        self._flows = {}
-        # what does not depend on times, shared with the same sources at other times
-        self._spread = {}
+        why = unsupported(manifold)
+        if why:
+            raise UnsupportedError(f"engine='spectral' cannot serve {manifold!r}: {why}")
+        self.rtol = rtol
+        self.clock = float(self.time[self.weight > 0].min())
+        self.cells = None      # where the sources were summed up: Z, weight and time are those of cells then
+        self._moments = None
+        self._rescuer = None
 
     def __getstate__(self):
-        return {**self.__dict__, "_flows": {}, "_spread": {}}
+        return {**self.__dict__, "_rescuer": None}
+
+    def like(self, Z, weight, time):
+        return type(self)(self.manifold, Z, weight, time, self.n_jobs, self.rtol)
 
     def at(self, time):
+        if self.cells is not None:
+            return self._of_cells(self.cells, self._moments, float(time))
         new = super().at(time)
-        new._spread = self._spread
+        if np.ndim(time) == 0 and self._moments is not None and np.ptp(self.time) == 0:
+            new._moments = self._moments  # of sources of one time, whatever that is
         return new
 
-    def _rows(self):
-        """Sources spread over nodes, (n, N)."""
-        if "rows" not in self._spread:
-            self._spread["rows"] = self.manifold.rows(self.Z)
-        return self._spread["rows"]
+    def merge(self, other):
+        """Return the engine that holds the sources of both: their coefficients are added, if both have them.
 
-    def flow(self, t=0.0, spread=True):
-        """Return the log density of the state at all nodes after a further time `t`; shape (N,).
+        Beyond 200,000 sources they are summed up by cells, once there are coefficients, so that what is kept
+        does not grow with the number of sources.
+        """
+        mine, theirs = self._moments, other._moments
+        alike = mine is not None and theirs is not None and mine.harmonics == theirs.harmonics
+        if not alike and (self.cells is not None or other.cells is not None):
+            raise ValueError("merge: coefficients of different degrees cannot be added, and the observations they came "
+                             "from were not kept. Fit both with one bandwidth, or one min_bandwidth")
+        moments = mine.merge(theirs) if alike else None
+        if moments is not None and (self.cells is not None or other.cells is not None
+                                    or len(self.Z) + len(other.Z) > _KEEP):
+            return self._of_cells(self._summary().merge(other._summary()), moments, self.clock)
+        new = super().merge(other)
+        new._moments = moments
+        return new
+
+    @property
+    def squares(self):
+        return super().squares if self.cells is None else self._moments.squares
+
+    def log_self(self, t=0.0, rows=None):
+        # cells have a spread of their own
+        return super().log_self(t, rows) if self.cells is None else np.full(
+            len(self.Z) if rows is None else len(rows),
+            self.manifold.log_heat_kernel(self.Z[:1], self.Z[:1], self.clock + t)[0])
+
+    def _summary(self):
+        """Return the sources summed up by cells."""
+        if self.cells is not None:
+            return self.cells
+        return Cells.of(self.manifold.project(self.Z), self.weight, self._side())
+
+    def _side(self):
+        """Side of the cells of a summary: a part of the bandwidth, or what the number of cells allows."""
+        m = self.manifold
+        most = np.exp((m.log_volume - m.log_unit - np.log(_MOST_CELLS)) / m.dim)
+        return max(np.sqrt(self._moments.shortest) / _CELLS, float(most))
+
+    def _of_cells(self, cells, moments, clock):
+        """Make the engine that knows sources by their coefficients and cells."""
+        Z = self.manifold.project(cells.mean)
+        new = type(self)(self.manifold, Z, cells.weight, clock + cells.spread / self.manifold.dim, self.n_jobs,
+                         self.rtol)
+        new.cells, new._moments, new.clock = cells, moments, clock
+        return new
+
+    def moments(self, t=0.0):
+        """Return coefficients that serve times of at least `t` since the state; known ones if they do."""
+        shortest = self.clock + t
+        known = self._moments
+        if known is not None and known.shortest <= shortest * (1 + 1e-12):
+            return known
+        if self.cells is not None:
+            raise ValueError(f"a bandwidth of {np.sqrt(shortest):.4g} is below {np.sqrt(known.shortest):.4g}, which "
+                             "the coefficients of this stream serve. Start it again with a smaller min_bandwidth")
+        eps = accuracy(self.manifold, shortest, self.rtol)
+        harmonics = harmonics_for(self.manifold, shortest, eps)
+        if harmonics is None:
+            raise UnsupportedError(f"engine='spectral': a bandwidth of {np.sqrt(shortest):.3g} needs more "
+                                   f"eigenfunctions of {self.manifold!r} than fit into memory. Use engine='auto'")
+        share, threads = self.share, effective_n_jobs(self.n_jobs)
+        coef = np.zeros(harmonics.shape, dtype=complex)
+        for time in np.unique(self.time):
+            rows = (self.time == time) & (share > 0)
+            if rows.any():
+                part = moments_of(self.manifold, harmonics, self.Z[rows], share[rows], eps, threads)
+                coef += part * harmonics.spread(np.exp(-0.5 * harmonics.eigenvalue * (time - self.clock)))
+        top = self.weight.max()
+        self._moments = Moments(harmonics, coef, float(np.log(top) + np.log((self.weight / top).sum())),
+                                float(share @ share), shortest, eps)
+        return self._moments
+
+    def _log_peak(self, t):
+        """Log of the kernel's peak after a further time `t`, without images."""
+        peak = sum(float(f.log_kernel(np.zeros(1), self.clock + t)[0]) for f in self.manifold.factors())
+        return peak + self.manifold.log_unit
+
+    def log_overlap(self, t):
+        r"""Return :math:`\log\sum_{ij}w_iw_jk_t(X_i,X_j)` for weights that sum to 1, own terms included.
 
         Parameters
         ----------
         t : float
-        spread : bool
-            Whether the values are to be read by points that are spread over nodes, whose own time is then left out.
+            Time since the state, which the coefficients serve; the integral of the squared density at time
+            t/2 (theory section 4.1).
         """
-        key = (float(t), 2 if spread and self.manifold.spread_time else 1)
-        if key not in self._flows:
-            flows = dict(list(self._flows.items())[-_KEPT + 1:])  # a new dict: other threads may be reading the old
-            flows[key] = self._flow(*key)
-            self._flows = flows
-        return self._flows[key]
+        known = self.moments(t)
+        harmonics = known.harmonics
+        terms = harmonics.power(known.coef) * np.exp(-0.5 * harmonics.eigenvalue * (self.clock + t))
+        return float(np.log(terms.sum() / self.manifold.n_images)) + self.manifold.log_unit
 
-    def _flow(self, t, count):
-        B, share = self._rows(), self.share
-        remaining = self.manifold.remaining(self.time + t, count)
-        total = np.full(self.manifold.n_nodes, -np.inf)
-        for time in np.unique(remaining[share > 0]):
-            source = B.T @ np.where(remaining == time, share, 0.0)
-            total = np.logaddexp(total, self.manifold.diffuse(source / self.manifold.mass, float(time)))
-        return total
+    def expansion(self, Z, t=0.0, order=0, n_jobs=None):
+        """Evaluate the expansion as it is: right relative to the kernel's peak, not relative to the density.
+
+        Parameters
+        ----------
+        Z, t, order, n_jobs
+            As for :meth:`.Sources.evaluate`.
+
+        Returns
+        -------
+        p : ndarray, shape (q,)
+            Density, which may come out zero or negative where it is smaller than the error.
+        gradient : ndarray, shape (q, embed_dim), or None
+            Of the density, not of its logarithm.
+        laplacian : ndarray, shape (q,), or None
+        error : float
+            Bound on the error of p; that of the gradient is this over sqrt(t), that of the Laplacian over t.
+        """
+        known, time = self.moments(t), self.clock + t
+        eps = accuracy(self.manifold, time, self.rtol)
+        worst = max(eps, known.eps)
+        harmonics, coef = known.harmonics, known.coef
+        degree = degrees(self.manifold, time, worst)
+        if np.max(np.subtract(harmonics.degree, degree)) > 0:
+            harmonics, coef = harmonics.restrict(np.minimum(harmonics.degree, degree).tolist(), coef)
+        unit = np.exp(self.manifold.log_unit)
+        coef = coef * harmonics.spread(np.exp(-0.5 * harmonics.eigenvalue * time) * unit)
+        batch = [coef]
+        if order:
+            batch.extend(harmonics.fields(coef))
+        if order > 1:
+            batch.append(coef * harmonics.spread(-harmonics.eigenvalue))
+        values = harmonics.synthesise(np.array(batch), Z, eps, effective_n_jobs(n_jobs))
+        gradient = harmonics.gradient(Z, values[1:len(batch) - (order > 1)]) if order else None
+        # images and all: at most that many kernels add up at one place
+        error = _ERROR * worst * self.manifold.n_images * np.exp(self._log_peak(t))
+        return values[0], gradient, values[-1] if order > 1 else None, error
 
     def _evaluate(self, Z, t, order, own, n_jobs):
+        p, gradient, laplacian, error = self.expansion(Z, t, order, n_jobs)
         if own is not None:
-            return Evaluation(self._others(t, own), None, None)
-        manifold, B, log_p = self.manifold, self.manifold.rows(Z), self.flow(t)
-        log_density, gradient, laplacian = read(B, log_p), None, None
-        if order:
-            gradient = manifold.gradient(Z, self.flow(t, spread=False))
-        if order > 1:
-            # the Laplacian of p is spread like p itself: its ratio to p is a mean of ratios with weights b p
-            rows = np.repeat(np.arange(len(Z)), np.diff(B.indptr))
-            with np.errstate(divide="ignore"):
-                weight = np.exp(np.log(B.data) + log_p[B.indices] - log_density[rows])
-            ratio = np.bincount(rows, weight * manifold.laplacian_ratio(log_p)[B.indices], len(Z))
-            laplacian = ratio - np.einsum("ij,ij->i", gradient, gradient)
+            error = error + 1e-15 * np.abs(p)
+            p = p - self.share[own] * np.exp(self.log_self(t, own))
+        bad = np.flatnonzero(~(self.rtol * p > error))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_density = np.log(p)
+            if order:
+                gradient = self.manifold.to_tangent(Z, gradient / p[:, None])
+            if order > 1:
+                laplacian = laplacian / p - np.einsum("ij,ij->i", gradient, gradient)
+        if bad.size:
+            near = self._near()._evaluate(np.ascontiguousarray(Z[bad]), t, order, None if own is None else own[bad],
+                                          n_jobs)
+            log_density[bad] = near.log_density
+            if order:
+                gradient[bad] = near.gradient
+            if order > 1:
+                laplacian[bad] = near.laplacian
+            if self.cells is not None:
+                self._warn_of_cells(bad.size, len(Z), near.log_density, t)
         return Evaluation(log_density, gradient, laplacian)
 
-    def log_self(self, t=0.0):
-        r"""Return the log kernel from each source to itself after a further time `t`; shape (n,)."""
-        return self._log_self(np.arange(len(self.Z)), t)
+    def _warn_of_cells(self, count, total, log_density, t):
+        """Say how good the densities are that only the summary in cells knows."""
+        depth = self._log_peak(t) - float(log_density.min())
+        d, time = self.manifold.dim, self.clock + t
+        # the kernel falls by exp(-g x) across a cell, g^2 = 2 depth / t: twice what the spread of the sources in their
+        # cells changes, or what the place of a source in its cell changes at most
+        off = min(2 * depth * self.cells.spread / d / time, np.sqrt(0.5 * depth * d / time) * self.cells.side)
+        warnings.warn(f"{count} of {total} points lie where the density is too low for the coefficients of the stream. "
+                      "It was computed from its summary in cells there, with an error of up to about "
+                      f"{off:.2g} in its logarithm", AccuracyWarning, stacklevel=2)
 
-    def _log_self(self, rows, t):
-        B, out = self._rows(), np.empty(len(rows))
-        times = self.manifold.remaining(self.time[rows] + t, 2)
-        for time in np.unique(times):
-            mine = np.flatnonzero(times == time)
-            value = self._self_by_modes(B[rows[mine]], float(time))
-            if value is None and self.manifold.rate * time <= _LONG:
-                value = self._self_by_moments(rows[mine], float(time))
-            out[mine] = np.log(value) if value is not None else self._log_self_by_columns(rows[mine], float(time))
-        return out
-
-    def _log_self_by_columns(self, rows, t):
-        """Let each source flow by itself: slow, where tiny triangles leave neither modes nor moments."""
-        manifold, out = self.manifold, np.empty(len(rows))
-        for a in range(0, len(rows), _COLUMNS):
-            B = self._rows()[rows[a:a + _COLUMNS]]
-            F = B.T.toarray() / manifold.mass[:, None]
-            out[a:a + _COLUMNS] = manifold.diffuse(F, t, (B, np.eye(F.shape[1])))
-        return out
-
-    def _self_by_modes(self, B, t):
-        """Sum over eigenfunctions; None where the rest could matter."""
-        manifold = self.manifold
-        if manifold.rate * t < _MODES:
-            return None
-        lam, phi = manifold.basis()
-        value = (B @ phi) ** 2 @ np.exp(-0.5 * lam * t)
-        if len(lam) == manifold.n_nodes:
-            return value
-        rest = np.exp(-0.5 * lam[-1] * t) * (B**2 @ (1 / manifold.mass))
-        return value if np.all(rest <= _SELF * value) else None
-
-    def _degree(self, t):
-        """Number of moments for a time: terms fall below 1e-17 from about sqrt(2 * 39 z) on, for small z from 20 on."""
-        return 2 * int(np.ceil(0.5 * np.sqrt(78 * self.manifold.rate * t))) + 24
-
-    def _modes_suffice(self):
-        """Time from which eigenfunctions are likely to serve, if they are known already; else 0."""
-        known = self.manifold.known_basis()
-        return 0.0 if known is None else 2 * (np.log(len(self.manifold.mass)) - np.log(_SELF)) / known[0][-1]
-
-    def _self_by_moments(self, rows, t):
-        """Sum Chebyshev moments, found for a source when asked for, and kept until a time needs more of them."""
-        z, degree = self.manifold.rate * t, self._degree(t)
-        known = self._spread.get("moments")
-        if known is None or known.shape[1] <= degree:
-            degree = max(degree, self._degree(min(self._modes_suffice(), _LONG / self.manifold.rate)))
-            known = np.full((len(self.Z), degree + 1), np.nan)
-        missing = rows[np.isnan(known[rows, 0])]
-        if missing.size:
-            known = known.copy()  # other threads may be reading it
-            known[missing] = self.manifold.moments(self._rows()[missing], known.shape[1] - 1)
-            self._spread["moments"] = known
-        coefficient = ive(np.arange(known.shape[1]), z)
-        coefficient[1:] *= 2
-        return known[rows] @ coefficient
-
-    def _others(self, t, rows):
-        """Evaluate at the sources `rows` the sum over all others; shape of `rows`."""
-        out, rest = np.empty(len(rows)), np.arange(len(rows))
-        times = np.unique(self.time + t)
-        if times.size == 1 and self.manifold.rate * times[0] <= _NEAR and not self.manifold.spread_time:
-            out = self._sum_of_few_jumps(rows, float(times[0]))
-            rest = np.flatnonzero(np.isnan(out))
-        else:
-            total = self.evaluate(self.Z[rows], t).log_density
-            with np.errstate(divide="ignore"):
-                own = np.exp(np.log(self.share[rows]) + self._log_self(rows, t) - total)
-                out = total + np.log1p(-np.minimum(own, 1.0))
-            rest = np.flatnonzero(own > 1 - _SUBTRACT)
-        for a in range(0, rest.size, _BLOCK):
-            out[rest[a:a + _BLOCK]] = self._sum_of_others(rows[rest[a:a + _BLOCK]], t)
-        return out
-
-    def _sum_of_few_jumps(self, rows, t):
-        """Add up the other sources by the number of jumps to them; NaN where more jumps than are counted matter.
-
-        The sums by number do not depend on the time, and are kept.
-        """
-        B, z = self._rows(), self.manifold.rate * t
-        table = self._spread.get("jumps", np.full((len(self.Z), _JUMPS + 1), np.nan)).copy()
-        missing = rows[np.isnan(table[rows, 0])]
-        for a in range(0, missing.size, _BLOCK):
-            part = missing[a:a + _BLOCK]
-            weight = np.repeat(self.share[:, None], part.size, axis=1)
-            weight[part, np.arange(part.size)] = 0.0
-            term = B[part].T.toarray() / self.manifold.mass[:, None]
-            for k in range(_JUMPS + 1):
-                table[part, k] = np.einsum("nk,nk->k", weight, B @ term)
-                if k < _JUMPS:
-                    term = self.manifold.jump @ term
-        self._spread["jumps"] = table  # complete before other threads can see it
-        k = np.arange(_JUMPS + 2)
-        log_c = k * (np.log(self.manifold.rate) + np.log(t)) - z - gammaln(k + 1)
-        with np.errstate(divide="ignore"):
-            out = np.logaddexp.reduce(np.log(table[rows]) + log_c[:-1], axis=1)
-        # no sum by number exceeds the largest value of a source, one over the mass there
-        log_rest = log_c[-1] - np.log1p(-z / (_JUMPS + 2)) - np.log(self.manifold.mass.min())
-        return np.where(log_rest < out + np.log(_SELF), out, np.nan)
-
-    def _sum_of_others(self, rows, t):
-        """Add up, for a few sources, the kernel to every other source: columns of the heat matrix, read at sources."""
-        manifold, B, share = self.manifold, self._rows(), self.share
-        out = np.full(len(rows), -np.inf)
-        # by symmetry one column serves a source as a query; its time is that of the other sources
-        times = manifold.remaining(self.time + t, 2)
-        for time in np.unique(times):
-            for a in range(0, len(rows), _COLUMNS):
-                part = slice(a, a + _COLUMNS)
-                weight = np.repeat(np.where(times == time, share, 0.0)[:, None], len(rows[part]), axis=1)
-                weight[rows[part], np.arange(len(rows[part]))] = 0.0
-                some = np.flatnonzero(weight.any(axis=0))
-                if some.size:
-                    F = B[rows[part][some]].T.toarray() / manifold.mass[:, None]
-                    found = manifold.diffuse(F, float(time), (B, weight[:, some]))
-                    out[a + some] = np.logaddexp(out[a + some], found)
-        return out
-
-    def sample(self, n_samples, rng):
-        """Draw from the density of the state, all draws from one flow; see :meth:`.Sources.sample`."""
-        log_p = self.evaluate(self.manifold.nodes()).log_density
-        return self.manifold.draw(log_p, n_samples, rng)
+    def _near(self):
+        """Return the engine that does the queries which the expansion cannot."""
+        if self._rescuer is None:
+            self._rescuer = NeighborSum(self.manifold, self.Z, self.weight, self.time, self.n_jobs, self.rtol)
+        return self._rescuer

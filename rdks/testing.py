@@ -37,8 +37,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import _twins, engines, radial
+from .choice import sources
 from .errors import AccuracyWarning, PointError
-from .estimator import RDKSEstimator, sources
+from .estimator import RDKSEstimator
 from .manifolds import Manifold
 from .sampling import heat_sample
 
@@ -267,6 +268,14 @@ def _injectivity(manifold, Z):
     return np.min([np.full(len(Z), _reach(manifold)), *near], axis=0)
 
 
+def _smoothing_time(manifold):
+    """0.3 squared units, and less for an approximate kernel that is off by more than a twentieth then."""
+    t = min(0.3 * _scale(manifold) ** 2, manifold.max_time)
+    while manifold.log_error(t) > 0.05:  # of order t at least
+        t *= 0.5
+    return t
+
+
 def _draws(manifold):
     """How many draws a mean is over: fewer where a kernel takes its time."""
     return _DRAWS if manifold.kernel == "factors" else _DRAWS // 10
@@ -349,10 +358,17 @@ def _log_k_to(manifold, Z, target, t):
 
 
 def _mixture(manifold, rng, n=12, t=None):
-    """Make an engine of n random sources within about one unit, random weights; returns it and t."""
+    """Make an engine of n random sources within about one unit, random weights; returns it and t.
+
+    An approximate kernel, of the shortest geodesic alone, has a kink on the cut locus: sources and the queries of
+    `_near` stay so close together that it is not between them.
+    """
     t = 0.1 * _scale(manifold) ** 2 if t is None else t
     start = np.repeat(manifold.random(1, rng), n, axis=0)
-    Z = _at_distance(manifold, start, _scale(manifold) * rng.uniform(0.0, 1.5, n), rng)
+    far = _scale(manifold) * 1.5
+    if manifold.exactness == "asymptotic":
+        far = min(far, 0.25 * _reach(manifold))
+    Z = _at_distance(manifold, start, far * rng.uniform(0.0, 1.0, n), rng)
     return sources(manifold, Z, rng.uniform(0.5, 2.0, n), t), t
 
 
@@ -360,6 +376,8 @@ def _near(manifold, total, rng, count):
     """Draw queries near random sources of an engine, at distances of the order of the bandwidth."""
     start = total.Z[rng.integers(len(total.Z), size=count)]
     h = float(np.sqrt(total.time.max()))
+    if manifold.exactness == "asymptotic":
+        h = min(h, 0.15 * _reach(manifold))
     return _at_distance(manifold, start, h * rng.uniform(0.2, 2.0, count), rng)
 
 
@@ -1203,8 +1221,10 @@ def sums_are_right_at_every_depth(manifold, rng):
     total = sources(manifold, Z, w, t)
     own = single[q:].copy()
     own[np.arange(q), np.arange(q)] = -np.inf
+    # of all rows, as fits ask for it; where each pair is computed of its own, those rows that are compared
+    rows = None if manifold.kernel == "factors" else np.arange(q)
     for name, terms, found in (("log density", single, total.evaluate(Q).log_density),
-                               ("leave-one-out", own, total.leave_one_out()[:q])):
+                               ("leave-one-out", own, total.leave_one_out(0.0, rows)[:q])):
         want = np.logaddexp.reduce(terms, axis=1)
         # 1e-12 is what an engine may change a sum by when it decides between its two forms
         yield f"{name} - log sum of kernels", _log_gap(found, want), 2e-12 + _log_error(
@@ -1361,10 +1381,12 @@ def _cover_log(manifold, Z, W):
 @_identity()
 def stein_identity(manifold, rng):
     """E[<score, grad f> + Laplacian f] = 0 under the density's own samples, f the log of another density."""
-    total, t = _mixture(manifold, rng, t=min(0.3 * _scale(manifold) ** 2, manifold.max_time))
+    total, t = _mixture(manifold, rng, t=_smoothing_time(manifold))
     est = RDKSEstimator(manifold, bandwidth=float(np.sqrt(t))).fit(
         manifold.unembed(total.Z), sample_weight=total.weight)
-    Y = manifold.embed(est.sample(_draws(manifold), random_state=rng))
+    # of slopes, which cost more than densities where they are differences
+    count = _draws(manifold) // (1 if manifold.exactness == "exact" else 4)
+    Y = manifold.embed(est.sample(count, random_state=rng))
     G = total.evaluate(Y, 0.0, 1).gradient
     for _ in range(2):
         # of sources somewhere else, and wider, so that f varies slowly where p lives
@@ -1377,7 +1399,7 @@ def stein_identity(manifold, rng):
 @_identity()
 def fisher_information_two_ways(manifold, rng):
     """E |score|^2 = -E Laplacian(log p) under the density's own samples."""
-    total, t = _mixture(manifold, rng, t=min(0.3 * _scale(manifold) ** 2, manifold.max_time))
+    total, t = _mixture(manifold, rng, t=_smoothing_time(manifold))
     which = rng.choice(len(total.Z), _draws(manifold) // 4, p=total.weight / total.weight.sum())
     found = total.evaluate(heat_sample(manifold, total.Z[which], t, rng), 0.0, 2)
     values = (np.sum(found.gradient**2, 1) + found.laplacian) * t

@@ -56,6 +56,20 @@ def bures_wasserstein():
     return FromGeomstats(space)
 
 
+def subspaces(n, p):
+    """The Grassmann manifold of geomstats."""
+    load_geomstats()
+    from geomstats.geometry.grassmannian import Grassmannian
+    return FromGeomstats(Grassmannian(n, p))
+
+
+def frames(n, p):
+    """The Stiefel manifold of geomstats."""
+    load_geomstats()
+    from geomstats.geometry.stiefel import Stiefel
+    return FromGeomstats(Stiefel(n, p))
+
+
 MANIFOLDS = [
     Euclidean(1),
     Euclidean(3),
@@ -99,6 +113,8 @@ MANIFOLDS = [
     SpecialUnitary(3),
     Unitary(2),
     bures_wasserstein(),
+    subspaces(4, 2),
+    frames(4, 2),
 ]
 
 

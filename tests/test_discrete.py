@@ -19,7 +19,7 @@ from rdks.manifolds import graph as discrete
 from rdks.manifolds.cloud import PointCloud
 from rdks.manifolds.graph import Graph, read
 from rdks.manifolds.mesh import Mesh, closest_on_triangles
-from rdks.spectral import SpectralSum
+from rdks.nodal import NodalSum
 
 pytest.importorskip("robust_laplacian", reason="robust_laplacian is not installed (extra mesh)")
 
@@ -164,7 +164,7 @@ def test_sphere_kernel_converges_at_second_order():
         row = []
         for t in times:
             exact = np.exp(heat.log_sphere(angle, t, 2) - angle**2 / (2 * t))
-            found = np.exp(SpectralSum(mesh, Z[12:13], np.ones(1), t).evaluate(Z).log_density)
+            found = np.exp(NodalSum(mesh, Z[12:13], np.ones(1), t).evaluate(Z).log_density)
             row.append(np.abs(found - exact).max() / exact.max())
         errors.append(row)
     errors = np.array(errors)
@@ -181,7 +181,7 @@ def test_sphere_score_and_laplacian_converge():
     errors = []
     for level in (3, 4, 5):
         mesh = Mesh(*icosphere(level))
-        found = SpectralSum(mesh, mesh.embed(S), np.ones(8), 0.2).evaluate(mesh.embed(X), 0.0, 2)
+        found = NodalSum(mesh, mesh.embed(S), np.ones(8), 0.2).evaluate(mesh.embed(X), 0.0, 2)
         errors.append([np.sqrt(np.mean(np.sum((found.gradient - exact.gradient) ** 2, axis=1))),
                        np.sqrt(np.mean((found.laplacian - exact.laplacian) ** 2)),
                        np.sqrt(np.mean((found.log_density - exact.log_density) ** 2))])
@@ -266,7 +266,7 @@ def test_graph_is_the_matrix_exponential(laplacian):
         assert np.exp(found) == pytest.approx(exact[[0, 7]], rel=1e-9, abs=1e-15 * exact.max())
     times, weight = np.array([0.5, 0.5, 1.5, 0.1]), np.array([1.0, 2.0, 0.5, 1.0])
     Z, later = np.array([[3.0], [5.0], [5.0], [50.0]]), 0.2
-    engine = SpectralSum(graph, Z, weight, times)
+    engine = NodalSum(graph, Z, weight, times)
     at = Z[:, 0].astype(int)
     kernels = [expm(-0.5 * (u + later) * L) / mass for u in times]
     single = np.array([[kernels[j][at[i], at[j]] for j in range(4)] for i in range(4)])
@@ -331,10 +331,10 @@ def test_a_tiny_triangle_does_not_stop_the_flow():
         assert gap[depth < 1].max() < 0.003 and gap[depth < 20].max() < 0.2
     # leave-one-out sums are those of the same flow
     Z, t = stiff.nodes()[[3, 100, 101, 400]], 0.05
-    found = SpectralSum(stiff, Z, np.ones(4), t).leave_one_out()
+    found = NodalSum(stiff, Z, np.ones(4), t).leave_one_out()
     for i in range(4):
         others = np.arange(4) != i
-        want = SpectralSum(stiff, Z[others], np.ones(3), t).evaluate(Z[i:i + 1]).log_density + np.log(0.75)
+        want = NodalSum(stiff, Z[others], np.ones(3), t).evaluate(Z[i:i + 1]).log_density + np.log(0.75)
         assert found[i] == pytest.approx(want[0], abs=1e-8)
     # long after, eigenfunctions serve again
     assert stiff.diffuse(source, 50.0) == pytest.approx(-stiff.log_volume, abs=1e-9)
@@ -371,7 +371,7 @@ def test_leave_one_out_at_every_scale():
         exact = (K - np.diag(np.diag(K))) @ share
         # the matrix exponential itself is right to its largest entry only
         rough = 1e-13 * K.max() * share.max() * (1 + z)
-        found = np.exp(SpectralSum(mesh, Z, weight, t).leave_one_out())
+        found = np.exp(NodalSum(mesh, Z, weight, t).leave_one_out())
         assert np.all(np.abs(found - exact) <= 1e-7 * exact + rough), z
 
 
@@ -380,7 +380,7 @@ def test_isolated_sources_keep_their_digits():
     line = Graph(sp.diags_array([np.ones(299)] * 2, offsets=[-1, 1]))
     Z = np.array([[10.0], [11.0], [290.0]])
     for t in (1.0, 20.0, 200.0):
-        found = SpectralSum(line, Z, np.ones(3), t).leave_one_out()[2]
+        found = NodalSum(line, Z, np.ones(3), t).leave_one_out()[2]
         want = np.logaddexp(*line.log_heat_kernel(Z[:2], Z[[2, 2]], t)) - np.log(3)
         assert found == pytest.approx(want, rel=1e-12)
 
@@ -702,7 +702,7 @@ def test_density_of_a_uniform_sample_becomes_uniform(sample, interior):
             X, volume, *rim = sample(n, seed)
             h = (0.25 if sample is donut else 3.0) * (n / 1000) ** (-1 / 6)
             cloud = PointCloud(X)
-            ratio = np.exp(SpectralSum(cloud, X, np.ones(n), h * h).evaluate(X).log_density) * volume
+            ratio = np.exp(NodalSum(cloud, X, np.ones(n), h * h).evaluate(X).log_density) * volume
             keep = rim[0] > interior if rim else np.ones(n, bool)
             row.append([np.sqrt(np.mean((ratio[keep] - 1) ** 2)), np.abs(ratio[keep] - 1).max()])
         errors.append(np.mean(row, axis=0))

@@ -286,7 +286,7 @@ BAD_FIT = {
     "unknown rule": (dict(manifold="sphere", bandwidth="best"), GOOD, {}, ValueError, "not a known rule.*lcv"),
     "unknown manifold": (dict(manifold="klein", bandwidth=1.0), GOOD, {}, ValueError, "not a known name.*sphere"),
     "no manifold": (dict(manifold=3, bandwidth=1.0), GOOD, {}, ValueError, "expected 'auto'"),
-    "unknown engine": (dict(bandwidth=1.0, engine="fast"), GOOD, {}, ValueError, "expected 'auto'"),
+    "unknown engine": (dict(bandwidth=1.0, engine="fast"), GOOD, {}, ValueError, "expected one of"),
     "engine of others": (dict(bandwidth=1.0, engine="spectral"), GOOD, {}, UnsupportedError, "cannot serve"),
     "mixture to come": (dict(bandwidth="mixture"), GOOD, {}, UnsupportedError, "not part of this"),
     "adaptive": (dict(bandwidth=1.0, adaptive="yes"), GOOD, {}, ValueError, "adaptive"),

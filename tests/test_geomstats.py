@@ -47,7 +47,7 @@ from geomstats.geometry.spd_matrices import (
 )
 from geomstats.geometry.special_euclidean import SpecialEuclidean
 from geomstats.geometry.special_orthogonal import SpecialOrthogonal
-from geomstats.geometry.stiefel import Stiefel
+from geomstats.geometry.stiefel import Stiefel, StiefelCanonicalMetric
 from geomstats.geometry.symmetric_matrices import SymmetricMatrices
 from geomstats.information_geometry.normal import (
     CenteredNormalDistributions,
@@ -245,6 +245,24 @@ def affine_log_theta(X, Y):
     return np.log(np.where(half > 0, np.sinh(half) / np.where(half > 0, half, 1), 1.0))
 
 
+def angles_of_planes(X, Y):
+    """Planes of R^4 are pairs of points of S^2, up to the sign of both: the two angles between nearest pairs, (q, n).
+
+    A plane spanned by u and v is the bivector u ^ v; its self-dual and anti-self-dual parts have equal length. With
+    the metric of Frobenius on projectors both spheres have radius one.
+    """
+    parts = []
+    for P in (X, Y):
+        u, v = np.moveaxis(np.linalg.eigh(P.reshape(-1, 4, 4))[1][..., 2:], -1, 0)
+        b = {(i, j): u[:, i] * v[:, j] - u[:, j] * v[:, i] for i in range(4) for j in range(i + 1, 4)}
+        dual = [(b[0, 1], b[2, 3]), (b[0, 2], -b[1, 3]), (b[0, 3], b[1, 2])]
+        parts.append([np.stack([one + sign * two for one, two in dual], axis=1) for sign in (1, -1)])
+    a, b = (2 * np.arctan2(np.linalg.norm(x[:, None] - y, axis=2), np.linalg.norm(x[:, None] + y, axis=2))
+            for x, y in zip(*parts, strict=True))
+    turn = a**2 + b**2 > (np.pi - a) ** 2 + (np.pi - b) ** 2
+    return np.where(turn, np.pi - a, a), np.where(turn, np.pi - b, b)
+
+
 @pytest.mark.parametrize("name, closed", [
     ("sphere", lambda r, X, Y: sphere_log_theta(r, 3)),
     ("ball", lambda r, X, Y: hyperbolic_log_theta(r, 2)),
@@ -252,6 +270,7 @@ def affine_log_theta(X, Y):
     ("Fisher-Rao", lambda r, X, Y: hyperbolic_log_theta(r, 2, np.sqrt(2))),  # curvature -1/2
     ("SPD affine", lambda r, X, Y: affine_log_theta(X.reshape(-1, 2, 2), Y.reshape(-1, 2, 2))),
     ("Grassmannian(3, 1)", lambda r, X, Y: sphere_log_theta(r, 2, np.sqrt(2))),
+    ("Grassmannian(4, 2)", lambda r, X, Y: sum(np.log(np.sinc(a / np.pi)) for a in angles_of_planes(X, Y))),
     ("scaled sphere", lambda r, X, Y: sphere_log_theta(r, 2, 2.0)),
     ("Klein bottle", lambda r, X, Y: np.zeros_like(r)),
 ])
@@ -278,10 +297,11 @@ def test_volume_density_far_from_the_origin_of_the_coordinates(far, bound):
 
 @pytest.mark.parametrize("name, expected", [
     ("sphere", 6.0), ("half-space", -6.0), ("Fisher-Rao", -1.0), ("SPD affine", -1.0), ("scaled sphere", 0.5),
-    ("Stiefel(3, 2)", 1.5), ("Grassmannian(3, 1)", 1.0), ("pre-shapes", 6.0), ("Klein bottle", 0.0),
-    ("Bures-Wasserstein", None), ("product", None)])
+    ("Stiefel(3, 2)", 1.5), ("Stiefel(4, 2)", 7.0), ("Grassmannian(3, 1)", 1.0), ("Grassmannian(4, 2)", 4.0),
+    ("pre-shapes", 6.0), ("Klein bottle", 0.0), ("Bures-Wasserstein", None), ("product", None)])
 def test_scalar_curvature(name, expected):
-    # fourth order in distances of 0.04: 1e-6, where it is constant (theory 2.6 for SPD; St(3, 2) is the rotations)
+    # fourth order in distances of 0.04: 1e-6, where it is constant (theory 2.6 for SPD; St(3, 2) is the rotations; on
+    # St(4, 2) = SO(4)/SO(2) twice the sum of |[X,Y]|^2, a quarter of it where [X,Y] is horizontal: 2 (6/4 + 2))
     found = wrapped(name).scalar_curvature
     assert found is None if expected is None else abs(found - expected) <= 2e-6
 
@@ -392,6 +412,155 @@ def test_grassmannian_3_1_is_the_projective_plane(rng):
     assert 0.3 * median <= error <= 4 * worst * max(1.0, r.max() ** 2 / t)
 
 
+@pytest.mark.parametrize("t", [0.01, 0.05])
+def test_planes_of_four_dimensions_are_a_pair_of_spheres(t, rng):
+    # the exact kernel is that of S^2 x S^2, both of radius one, over the two points of that product that are one plane
+    manifold = wrapped("Grassmannian(4, 2)")
+    X, Y = manifold.random(40, rng), manifold.random(50, rng)
+    a, b = angles_of_planes(X, Y)
+    np.testing.assert_allclose(manifold.distances(X, Y), np.hypot(a, b), atol=1e-13)
+
+    def exact(X, Y):
+        a, b = (np.diag(angle) for angle in angles_of_planes(X, Y))
+        return np.logaddexp(exact_sphere(a, t, 2) + exact_sphere(b, t, 2),
+                            exact_sphere(np.pi - a, t, 2) + exact_sphere(np.pi - b, t, 2))
+
+    # the stated error is the true one, on pairs of the law it is stated for
+    Z = X[:8]
+    median, worst = manifold.estimate_error(Z, t, rng, n_points=8, n_ends=6, n_bridge=16)
+    start = np.repeat(Z, 6, axis=0)
+    V = np.sqrt(t) * rng.standard_normal((48, 4))
+    V[::6] = 0.0
+    ends = manifold.exp(start, manifold._pad(V))
+    true = np.abs(manifold.log_heat_kernel(start, ends, t) - exact(start, ends))
+    assert 0.5 <= median / np.median(true) <= 2 and 0.4 <= worst / true.max() <= 2.5
+    # and so is a density
+    total = PairSum(manifold, ends, rng.uniform(0.5, 2.0, 48), t)
+    want = np.array([exact(ends, np.repeat(z[None], 48, axis=0)) for z in Z])
+    want = np.logaddexp.reduce(want + np.log(total.weight / total.weight.sum()), axis=1)
+    assert np.abs(total.evaluate(Z).log_density - want).max() <= 2.5 * worst
+
+
+# ------------------------------------------------------------------- Stiefel and Grassmann manifolds
+
+CLOSED = {
+    "Stiefel(3, 2)": lambda: Stiefel(3, 2),
+    "Stiefel(4, 2)": lambda: Stiefel(4, 2),
+    "Stiefel(7, 2)": lambda: Stiefel(7, 2),  # more than twice as high as wide: directions outside the span
+    "Stiefel(5, 3)": lambda: Stiefel(5, 3),
+    "Stiefel(3, 3)": lambda: Stiefel(3, 3),
+    "Grassmannian(4, 2)": lambda: Grassmannian(4, 2),
+    "Grassmannian(5, 3)": lambda: Grassmannian(5, 3),
+    "Grassmannian(7, 2)": lambda: Grassmannian(7, 2),
+}
+
+
+def one_sheet(space, n, rng):
+    """Draw points; matrices with determinant one where there are two sheets."""
+    Z = FromGeomstats(space).random(n, rng).reshape(n, *space.shape)
+    if isinstance(space, Stiefel) and space.n == space.p:
+        Z[:, :, 0] *= np.linalg.det(Z)[:, None]
+    return Z
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms_are_those_of_geomstats(name, rng):
+    space = CLOSED[name]()
+    geodesics = FromGeomstats(space)._calls.geodesics
+    X = one_sheet(space, 20, rng)
+    V = space.to_tangent(rng.standard_normal(X.shape), X)
+    V *= 1.5 / np.sqrt(space.metric.squared_norm(V, X))[:, None, None]
+    Y = space.metric.exp(V, X)
+    np.testing.assert_allclose(geodesics.exp(X, V), Y, atol=1e-13)
+    # within the injectivity radius; geomstats stops its own iteration at 1e-8
+    np.testing.assert_allclose(geodesics.log(X, Y), V, atol=1e-13)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = np.array([space.metric.log(y, x) for x, y in zip(X[:4], Y[:4], strict=True)])
+    np.testing.assert_allclose(geodesics.log(X[:4], Y[:4]), theirs, atol=1e-6)
+    # derivatives, by differences of order four with steps of 1e-3
+    T = np.stack([space.to_tangent(rng.standard_normal(X.shape), X) for _ in range(3)], axis=1)
+    end, D = geodesics.differential(X, V, T)
+    np.testing.assert_allclose(end, Y, atol=1e-13)
+    for k in range(3):
+        a, b, c, d = (space.metric.exp(V + 1e-3 * s * T[:, k], X) for s in (-2, -1, 1, 2))
+        np.testing.assert_allclose(D[:, k], (8 * (c - b) - (d - a)) / 12e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_logarithms_of_any_pair(name, rng):
+    space = CLOSED[name]()
+    geodesics, metric = FromGeomstats(space)._calls.geodesics, space.metric
+    X, Y = one_sheet(space, 300, rng), one_sheet(space, 300, rng)
+    Y[0], Y[1:4] = X[0], geodesics.exp(X[1:4], 1e-9 * space.to_tangent(rng.standard_normal(X[1:4].shape), X[1:4]))
+    V, back = geodesics.log(X, Y), geodesics.log(Y, X)
+    np.testing.assert_allclose(geodesics.exp(X, V), Y, atol=1e-13)
+    np.testing.assert_allclose(metric.exp(V, X), Y, atol=1e-12)
+    # the same from both ends, beyond the injectivity radius too
+    length = np.sqrt(metric.squared_norm(V, X))
+    assert length.max() > 2.5 and length[0] <= 1e-14
+    np.testing.assert_allclose(np.sqrt(metric.squared_norm(back, Y)), length, atol=1e-12)
+
+
+def test_no_rotation_is_shorter_than_the_distance(rng):
+    # the canonical metric is that of rotations, |log Q| / sqrt 2, up to those that fix the point: an upper bound for
+    # every way to complete the frames, and the distance for the best
+    space, count = Stiefel(4, 2), 400
+    X, Y = one_sheet(space, 150, rng), one_sheet(space, 150, rng)
+    length = np.sqrt(space.metric.squared_norm(FromGeomstats(space)._calls.geodesics.log(X, Y), X))
+    A, B = (np.linalg.qr(np.concatenate([P, rng.standard_normal(P.shape)], axis=2))[0] for P in (X, Y))
+    for P, Q in ((X, A), (Y, B)):
+        Q[..., :2] = P
+        Q[..., 3] *= np.linalg.det(Q)[:, None]
+    a = 2 * np.pi * np.arange(count) / count
+    turn = np.tile(np.eye(4), (count, 1, 1))
+    turn[:, 2, 2], turn[:, 2, 3], turn[:, 3, 2], turn[:, 3, 3] = np.cos(a), -np.sin(a), np.sin(a), np.cos(a)
+    rotation = B[:, None] @ turn @ A.transpose(0, 2, 1)[:, None]
+    bound = np.sqrt(0.5 * (np.angle(np.linalg.eigvals(rotation)) ** 2).sum(axis=2)).min(axis=1)
+    assert (length <= bound + 1e-12).all()
+    # the nearest of the turns is half a step, 0.008, from the best, and the square of a distance bends by one at most
+    assert (length**2 >= bound**2 - 0.008**2 - 1e-12).all()
+
+
+def test_planes_at_right_angles():
+    manifold = wrapped("Grassmannian(4, 2)")
+    Z = np.array([np.diag(e).ravel() for e in ([1.0, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0])])
+    want = np.pi * np.array([[0, 1, 0.5**0.5], [1, 0, 0.5**0.5], [0.5**0.5, 0.5**0.5, 0]])
+    np.testing.assert_allclose(manifold.distances(Z, Z), want, atol=1e-14)
+    assert np.isfinite(manifold.pair_kernel(Z, Z, 0.1, 2)[2]).all()
+
+
+def test_matrices_of_unlike_determinants_have_no_geodesic(rng):
+    manifold = FromGeomstats(Stiefel(3, 3))
+    Z = one_sheet(manifold.space, 2, rng).reshape(2, 9)
+    assert np.isfinite(manifold.dist(Z[:1], Z[1:])).all()
+    with pytest.raises(ValueError, match="finds no geodesic"):
+        manifold.dist(Z[:1], -Z[1:])
+
+
+class OtherStiefelMetric(StiefelCanonicalMetric):
+    """A user's metric."""
+
+
+def test_closed_forms_are_for_known_metrics_only(rng, monkeypatch):
+    other = FromGeomstats(equipped(Stiefel(4, 2, equip=False), OtherStiefelMetric))
+    double, one = FromGeomstats(scaled(Stiefel(4, 2), 4.0)), wrapped("Stiefel(4, 2)")
+    assert one._closed and double._closed and not other._closed and not wrapped("sphere")._closed
+    Z = cluster(one, rng, 4, 0.2)
+    # the slower way of a metric that is not known gives the same, the double unit of length twice as much
+    for a, b in zip(one.pair_kernel(Z, Z, 0.1, 2), other.pair_kernel(Z, Z, 0.1, 2), strict=True):
+        np.testing.assert_allclose(a, b, atol=SECOND)
+    np.testing.assert_allclose(double.distances(Z, Z), 2 * one.distances(Z, Z), atol=1e-13)
+    loaded = pickle.loads(pickle.dumps(one))
+    assert loaded._closed and loaded == one
+    np.testing.assert_allclose(loaded.distances(Z, Z), one.distances(Z, Z), atol=1e-13)
+    # if a version of geomstats changes what it calls the canonical metric
+    exp = StiefelCanonicalMetric.exp
+    monkeypatch.setattr(StiefelCanonicalMetric, "exp", lambda self, v, x: exp(self, 1.001 * v, x))
+    with pytest.raises(UnsupportedError, match="geodesics other than those known"):
+        FromGeomstats(Stiefel(4, 2))
+
+
 # ---------------------------------------------------------------------------- derivatives, in general
 
 
@@ -418,7 +587,7 @@ def geodesic_derivatives(manifold, x, Y, t, step):
     return np.einsum("k,kdn->nd", _SLOPE, log_k) / step, np.einsum("k,kdn->nd", _BEND, log_k) / step**2
 
 
-@pytest.mark.parametrize("name", [n for n in SPACES if n != "Stiefel(4, 2)"])
+@pytest.mark.parametrize("name", SPACES)
 def test_gradient_and_laplacian_are_those_along_geodesics(name, rng):
     manifold, t = wrapped(name), 0.3
     Z = cluster(manifold, rng, 4, 0.15)

@@ -25,10 +25,14 @@ no mixed ones. All of it needs one logarithm per pair, however many derivatives.
 
 *Steps.* A difference of order four with step h has a truncation error of :math:`h^4/30\ell^4` (:math:`\ell` the length
 on which the exponential map bends) and a rounding error of :math:`1.5\,\epsilon\sigma/h`, with :math:`\epsilon` the
-measured noise of geomstats' exp relative to its coordinates and :math:`\sigma` the length in which these change by
+measured noise of exp relative to its coordinates and :math:`\sigma` the length in which these change by
 their own size. They balance at :math:`h=(30\epsilon\sigma\ell^4)^{1/5}`, 1.5e-3 on a unit sphere, where J is good to
 2e-13. The first h is that for :math:`\ell=1`; where differences of order two and four disagree by more than the noise
 allows it is made smaller. Second differences, of log theta, take steps of 2h: c is good to about :math:`h^2`, 2e-6.
+
+*Closed forms.* On Stiefel manifolds with the canonical metric and on Grassmann manifolds exp, log and J are those of
+:mod:`rdks.manifolds._stiefel`, exact to rounding; only log theta is differenced, with :math:`h=(\epsilon\sigma)^{1/4}`,
+so that c is good to about 1e-7. geomstats' own exp is still compared with ours when a space is examined.
 """
 from __future__ import annotations
 
@@ -330,6 +334,60 @@ class _Calls:
         return np.maximum(np.broadcast_to(radius.reshape(-1) if radius.size > 1 else radius, len(X)), 0.0)
 
 
+class _ClosedCalls(_Calls):
+    """The same where exp, its differential and log have closed forms of ours, `geodesics`."""
+
+    def __init__(self, space, geodesics, single=()):
+        super().__init__(space, single)
+        self.geodesics = geodesics
+
+    def _rows(self, function, *rows):
+        """Call a function on the finite rows; NaN for the others, and for what becomes of them."""
+        rows = [np.asarray(a, dtype=float) for a in rows]
+        good = np.isfinite(np.concatenate([a.reshape(len(a), -1) for a in rows], axis=1)).all(axis=1)
+        out = np.full(rows[0].shape, np.nan)
+        out[good] = function(*(a[good].reshape(-1, *self.shape) for a in rows)).reshape(-1, self.width)
+        return out
+
+    def exp(self, V, X):
+        return self._rows(self.geodesics.exp, X, V)
+
+    def log(self, Y, X):
+        return self._rows(self.geodesics.log, X, Y)
+
+    def random(self, n, rng):
+        Z = super().random(n, rng)
+        # geomstats' own are off by the condition number of a random matrix, squared
+        return self.call("projection", Z)
+
+    def differential(self, V, X, T):
+        """Return exp_X(V), (n, m), and its derivatives in the directions T, (n, k, m), for finite rows."""
+        n, k = T.shape[:2]
+        end, D = self.geodesics.differential(
+            X.reshape(n, *self.shape), V.reshape(n, *self.shape), T.reshape(n, k, *self.shape))
+        return end.reshape(n, self.width), D.reshape(n, k, self.width)
+
+
+def _calls_of(space, single=()):
+    """Return the functions of a space: closed forms where there are any, else those of geomstats."""
+    from geomstats.geometry.grassmannian import Grassmannian, GrassmannianCanonicalMetric
+    from geomstats.geometry.scalar_product_metric import ScalarProductMetric
+    from geomstats.geometry.stiefel import Stiefel, StiefelCanonicalMetric
+
+    from ._stiefel import GrassmannGeodesics, StiefelGeodesics
+
+    metric = space.metric
+    if type(metric) is ScalarProductMetric:  # geodesics do not depend on the unit of length
+        metric = metric.underlying_metric
+    # types are compared, not instances: a subclass may have changed anything
+    match (type(space), type(metric)):
+        case (K, M) if (K, M) == (Stiefel, StiefelCanonicalMetric):
+            return _ClosedCalls(space, StiefelGeodesics(space.n, space.p), single)
+        case (K, M) if (K, M) == (Grassmannian, GrassmannianCanonicalMetric):
+            return _ClosedCalls(space, GrassmannGeodesics(space.n, space.p), single)
+    return _Calls(space, single)
+
+
 class _Frames(NamedTuple):
     """Points with an orthonormal basis each: `vector` and `dual` (coordinates = dual @ tangent vector) are (n, d, m).
 
@@ -458,10 +516,11 @@ class FromGeomstats(Manifold):
     tangent vectors in the coordinates of geomstats.
 
     **What is asked of geomstats.** Its logarithm is only a start: each one is checked with the exponential map, and
-    mended by Newton's method where it is wrong. Where the logarithm is an iteration of its own, as on Stiefel
-    manifolds, Newton's method from the chord is tried first; its result is used if it is shorter than the
-    injectivity radius, which proves it the shortest. Two spaces are equal if their types and parameters
-    are. Random points are geomstats' own, drawn from the generator that is passed.
+    mended by Newton's method where it is wrong. Where the logarithm is an iteration of its own, Newton's method from
+    the chord is tried first; its result is used if it is shorter than the injectivity radius, which proves it the
+    shortest. Stiefel manifolds with the canonical metric and Grassmann manifolds have closed forms of our own for
+    exp, its differential and log (:mod:`rdks.manifolds._stiefel`), some twenty to a hundred times as fast. Two spaces
+    are equal if their types and parameters are. Random points are geomstats' own, drawn from the generator passed.
 
     Examples
     --------
@@ -497,7 +556,7 @@ class FromGeomstats(Manifold):
         if getattr(self.space, "metric", None) is None:
             raise UnsupportedError(f"the geomstats space {type(self.space).__name__} has no metric. Give it one with "
                                    "space.equip_with_metric(...)")
-        self._set(_calls=_Calls(self.space))
+        self._set(_calls=_calls_of(self.space))
         self._examine()
         # last: looking at a space fills in what it computes on demand
         self._set(_key=_structure(self.space, {}))
@@ -511,7 +570,7 @@ class FromGeomstats(Manifold):
 
     def __setstate__(self, state):
         load_geomstats()
-        self._set(space=state["space"], _calls=_Calls(state["space"], state["single"]), _noise=state["noise"],
+        self._set(space=state["space"], _calls=_calls_of(state["space"], state["single"]), _noise=state["noise"],
                   _memo=dict(state["memo"]), _kept=_Kept(_KEPT), _key=_structure(state["space"], {}))
 
     def __eq__(self, other):
@@ -567,9 +626,15 @@ class FromGeomstats(Manifold):
                 self._refuse("has no exponential map that works", error)
             if not np.isfinite(Q).all():
                 continue
+            if self._closed and not np.abs(calls.exp(V, P) - Q).max() <= 1e-12 * np.abs(Q).max():
+                self._refuse("has geodesics other than those known for it: geomstats must have changed it")
             try:
-                back = self._shoot(at, self._frames(Q)) if self._log_iterates else np.einsum(
-                    "ndm,nm->nd", at.dual, calls.settle("log", Q, P))
+                if self._closed:
+                    back = np.einsum("ndm,nm->nd", at.dual, calls.log(Q, P))
+                elif self._log_iterates:
+                    back = self._shoot(at, self._frames(Q))
+                else:
+                    back = np.einsum("ndm,nm->nd", at.dual, calls.settle("log", Q, P))
             except Exception as error:
                 self._refuse("has no logarithm that works", error)
             gap = _norm(back - w).max() / length
@@ -832,6 +897,8 @@ class FromGeomstats(Manifold):
         """
         n, d = w.shape
         noise = np.maximum(np.maximum(at.noise, to.noise), self._noise * _norm(w))
+        if self._closed:
+            return self._differential_closed(at, w, to, noise)
         first = (30 * noise) ** 0.2
         h, by_log, good = first.copy(), np.zeros(n, bool), np.zeros(n, bool)
         centre, J = np.full((n, self.embed_dim), np.nan), np.full((n, d, d), np.nan)
@@ -858,6 +925,18 @@ class FromGeomstats(Manifold):
             h[todo] *= np.where(np.isfinite(shrink), np.clip(shrink, 1 / 16, 0.7), 1 / 16)
         return centre, J, h, by_log, good
 
+    def _differential_closed(self, at, w, to, noise):
+        """Return what `_differential` does, J by its closed form; `step` is that of second differences of log theta."""
+        n, d = w.shape
+        good = np.isfinite(w).all(axis=1)
+        centre, J = np.full((n, self.embed_dim), np.nan), np.full((n, d, d), np.nan)
+        here = at.take(good)
+        V = np.einsum("nd,ndm->nm", w[good], here.vector)
+        centre[good], images = self._calls.differential(V, here.point, here.vector)
+        J[good] = np.einsum("nkm,njm->nkj", to.dual[good], images)
+        # rounding over h^2 balances the truncation, h^2
+        return centre, J, noise**0.25, np.zeros(n, bool), good
+
     def _slopes(self, at, w, J, step, by_log):
         """Differentiate log theta at w: its gradient there, (n, d), and the c of equation (2), (n,).
 
@@ -865,16 +944,22 @@ class FromGeomstats(Manifold):
         """
         n, d = w.shape
         squares, axes = np.linalg.eigh(np.einsum("nkj,nkl->njl", J, J))
+        squares = np.where(squares > 0, squares, np.nan)  # none at a conjugate point, where there is no slope
         here = 0.5 * np.log(squares).sum(axis=1)
         e = 2 * step
         ways = np.concatenate([axes.transpose(0, 2, 1), -axes.transpose(0, 2, 1)], axis=1)
         W = (w[:, None] + e[:, None, None] * ways).reshape(-1, d)
         around, steps, logs = at.repeat(2 * d), np.repeat(step, 2 * d), np.repeat(by_log, 2 * d)
-        ends, partial, rough = self._stencil(around, W, steps, logs)
-        jumps = np.flatnonzero(~(np.abs(partial - rough).max(axis=(1, 2)) <= 0.1 * np.abs(partial).max(axis=(1, 2))))
-        if jumps.size and not self._log_iterates:
-            ends[jumps], partial[jumps], _ = self._stencil(around.take(jumps), W[jumps], steps[jumps],
-                                                           np.ones(jumps.size, bool))
+        if self._closed:
+            ends, partial = self._calls.differential(np.einsum("nd,ndm->nm", W, around.vector), around.point,
+                                                     around.vector)
+        else:
+            ends, partial, rough = self._stencil(around, W, steps, logs)
+            size = np.abs(partial).max(axis=(1, 2))
+            jumps = np.flatnonzero(~(np.abs(partial - rough).max(axis=(1, 2)) <= 0.1 * size))
+            if jumps.size and not self._log_iterates:
+                ends[jumps], partial[jumps], _ = self._stencil(around.take(jumps), W[jumps], steps[jumps],
+                                                               np.ones(jumps.size, bool))
         G = self._calls.gram(partial, ends)
         finite = np.isfinite(G).all(axis=(1, 2))
         lam, U = np.linalg.eigh(np.where(finite[:, None, None], G, np.eye(d)))
@@ -940,7 +1025,12 @@ class FromGeomstats(Manifold):
     @property
     def _log_iterates(self):
         """Whether geomstats' logarithm is an iteration of its own, slow and no better than ours."""
-        return hasattr(self.space.metric, "log_solver")
+        return hasattr(self.space.metric, "log_solver") and not self._closed
+
+    @property
+    def _closed(self):
+        """Whether exp, its differential and log are closed forms of ours."""
+        return isinstance(self._calls, _ClosedCalls)
 
     def _shoot(self, at, to):
         """Find w with exp_y(w) = x by Gauss-Newton on the coordinates; returns it, NaN where it does not converge.

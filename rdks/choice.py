@@ -1,0 +1,177 @@
+"""Which engine does a sum: the one that is expected to be done first."""
+from __future__ import annotations
+
+import numpy as np
+
+from .engines import DirectSum, Sources
+from .errors import UnsupportedError
+from .harmonics import cost_of, unsupported
+from .neighbors import NeighborSum
+from .spectral import SpectralSum, accuracy
+
+__all__ = ["ENGINES", "AutoSum", "choose_engine", "sources"]
+
+#: What `engine` may be.
+ENGINES = ("auto", "direct", "neighbors", "spectral")
+
+_MAKE = {"direct": DirectSum, "neighbors": NeighborSum, "spectral": SpectralSum}
+# Up to this many pairs sums are exact: nothing is saved that would be noticed.
+_FEW = 1_000_000
+# Seconds that a pair takes, by order.
+_PAIR = 0.8e-9, 1.4e-9, 2.2e-9
+
+
+def sources(manifold, Z, weight, time, n_jobs=None, engine="auto", rtol=1e-6):
+    """Make the engine for weighted sources.
+
+    Parameters
+    ----------
+    manifold, Z, weight, time, n_jobs
+        As for :class:`rdks.engines.Sources`.
+    engine : {"auto", "direct", "neighbors", "spectral"}
+    rtol : float
+        Relative accuracy of the engines that are not exact.
+
+    Raises
+    ------
+    UnsupportedError
+        If this engine cannot serve this manifold.
+    """
+    if manifold.kernel == "basis":
+        if engine not in ("auto", "spectral"):
+            raise UnsupportedError(f"engine={engine!r} cannot serve {manifold!r}, which is known by the heat flow "
+                                   "between its nodes; use 'spectral' or 'auto'")
+        from .nodal import NodalSum
+        return NodalSum(manifold, Z, weight, time, n_jobs)
+    if manifold.kernel == "pairs":
+        if engine not in ("auto", "direct"):
+            raise UnsupportedError(f"engine={engine!r} cannot serve {manifold!r}, whose kernel is known pair by pair; "
+                                   "use 'direct' or 'auto'")
+        from .pairs import PairSum
+        return PairSum(manifold, Z, weight, time, n_jobs)
+    if engine == "direct":
+        return DirectSum(manifold, Z, weight, time, n_jobs)
+    return {**_MAKE, "auto": AutoSum}[engine](manifold, Z, weight, time, n_jobs, rtol)
+
+
+class AutoSum(Sources):
+    """Sums over sources by whichever engine is expected to be the fastest for the number of queries asked.
+
+    Parameters as for :class:`rdks.neighbors.NeighborSum`. The rule is that of :func:`choose_engine`. What an engine has
+    computed is kept for its next turn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks.choice import AutoSum
+    >>> from rdks.manifolds import Circle
+    >>> total = AutoSum(Circle(), np.zeros((1, 1)), np.ones(1), 0.5)
+    >>> choose_engine(total, 10)[0]
+    'direct'
+    """
+
+    def __init__(self, manifold, Z, weight, time, n_jobs=None, rtol=1e-6):
+        super().__init__(manifold, Z, weight, time, n_jobs)
+        self.rtol = rtol
+        self._made = {}
+
+    def __getstate__(self):
+        return {**self.__dict__, "_made": {}}
+
+    def like(self, Z, weight, time):
+        return type(self)(self.manifold, Z, weight, time, self.n_jobs, self.rtol)
+
+    def at(self, time):
+        new = super().at(time)
+        new._made = {name: engine.at(time) for name, engine in self._made.items()}
+        return new
+
+    def engine(self, name):
+        """Return the engine of that name for these sources."""
+        if name not in self._made:
+            new = sources(self.manifold, self.Z, self.weight, self.time, self.n_jobs, name, self.rtol)
+            self._made = {**self._made, name: new}  # a new dict: other threads may be reading the old
+        return self._made[name]
+
+    def compact_order(self):
+        return self.engine("neighbors").compact_order()
+
+    def _evaluate(self, Z, t, order, own, n_jobs):
+        return self.engine(choose_engine(self, len(Z), t, order)[0])._evaluate(Z, t, order, own, n_jobs)
+
+    def log_overlap(self, t):
+        if unsupported(self.manifold) or len(self.Z) ** 2 * self.manifold.n_images <= _FEW:
+            return None
+        seconds = expected_seconds(self, len(self.Z), t, 0)
+        return self.engine("spectral").log_overlap(t) if seconds["spectral"] < min(seconds.values()) * 2 else None
+
+
+def expected_seconds(total, n_queries, t=0.0, order=0):
+    """Estimate how long each engine takes, on one thread of the class of machine in the README.
+
+    Parameters
+    ----------
+    total : Sources
+        On a manifold of kind "factors".
+    n_queries : int
+    t : float
+        Time since the state.
+    order : int
+        0 for the log density, 1 for its gradient too, 2 for its Laplacian too.
+
+    Returns
+    -------
+    dict
+        Seconds by name of the engine; inf for one that cannot serve.
+    """
+    manifold, n = total.manifold, len(total.Z)
+    time = float(total.time.min()) + t
+    pairs = n * n_queries * manifold.n_images
+    seconds = {"direct": _PAIR[order] * pairs, "neighbors": np.inf, "spectral": np.inf}
+    if not unsupported(manifold):
+        functions = (1, 1 + manifold.dim, 2 + manifold.dim)[order]
+        eps = accuracy(manifold, time, total.rtol)
+        seconds["spectral"] = cost_of(manifold, time, eps, n, n_queries, functions)
+    return seconds
+
+
+def choose_engine(total, n_queries, t=0.0, order=0):
+    """Choose the engine for a number of queries, and say why.
+
+    The rule, in order:
+
+    1. Up to a million pairs of a query and a source (images counted): ``"direct"``.
+    2. Else the engine with the least :func:`expected_seconds`.
+
+    Parameters as for :func:`expected_seconds`.
+
+    Returns
+    -------
+    name, reason : str
+    """
+    n = len(total.Z)
+    if n * n_queries * total.manifold.n_images <= _FEW:
+        return "direct", f"few enough pairs of {n} sources and {n_queries} queries"
+    seconds = expected_seconds(total, n_queries, t, order)
+    name = min(seconds, key=seconds.get)
+    others = ", ".join(f"{other} {value:.2g} s" for other, value in seconds.items() if other != name)
+    return name, f"expected to take {seconds[name]:.2g} s for {n_queries} queries on {n} sources ({others})"
+
+
+def describe(total):
+    """Return name and reason of the engine that serves as many queries as there are sources."""
+    if total.manifold.kernel == "basis":
+        return "spectral", f"{total.manifold!r} is known by the heat flow between its nodes"
+    if total.manifold.kernel == "pairs":
+        return "direct", f"sums over {len(total.Z)} sources, the kernel evaluated pair by pair"
+    if isinstance(total, AutoSum):
+        return choose_engine(total, len(total.Z))
+    n, images = len(total.Z), total.manifold.n_images
+    further = f" and their {images - 1} further images" if images > 1 else ""
+    if isinstance(total, SpectralSum):
+        kept = f"{n} cells that sum up" if total.cells is not None else f"{n}"
+        size = total.moments().coef.size
+        return "spectral", f"{size} coefficients of {kept} sources{further}; exact sums where the density is low"
+    if isinstance(total, NeighborSum):
+        return "neighbors", f"sums over those of {n} sources{further} that matter to rtol={total.rtol:g}"
+    return "direct", f"exact sums over {n} sources{further}"

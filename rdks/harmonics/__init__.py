@@ -1,0 +1,145 @@
+"""Eigenfunctions of the Laplacian, with fast transforms between points and coefficients."""
+from __future__ import annotations
+
+import numpy as np
+
+from ..manifolds.point_groups import rotation_group
+from ..manifolds.rotations import SO3
+from ..manifolds.symmetry import affine_maps
+from .base import CHUNK, Harmonics, degree_for
+from .fourier import Fourier
+from .sphere2 import SphericalHarmonics
+from .sphere3 import WignerFunctions
+
+__all__ = ["Fourier", "Harmonics", "SphericalHarmonics", "WignerFunctions", "cost_of", "degree_for", "degrees",
+           "harmonics_for", "moments_of", "unsupported"]
+
+# Seconds that a point and a coefficient take in a transform of one, two and three dimensions, how much longer a point
+# takes below eps = 1e-10, and the part of the Legendre stage.
+_POINT, _FINE, _MODE, _LEGENDRE = (5e-8, 1.8e-7, 6e-7), (1.3, 1.2, 2.5), (1e-7, 1.5e-7, 1.5e-7), 1e-10
+# Coefficients that are computed at most: their grids of the Fourier transform take 8 to 64 bytes times 2^d each.
+_MOST = 2**23
+
+
+def unsupported(manifold):
+    """Say why a manifold has no fast transforms; an empty string if it has."""
+    factors = manifold.factors() if manifold.kernel == "factors" else ()
+    if not factors:
+        return "its heat kernel is not a product of those of space forms"
+    if manifold.has_drift:
+        return "its process has a drift"
+    if any(f.reach == np.inf for f in factors):
+        return "it is not compact, so its spectrum is continuous"
+    if all(f.dim == 1 for f in factors):
+        return "" if len(factors) <= 3 else f"a torus of {len(factors)} dimensions has too many eigenfunctions"
+    if len(factors) > 1:
+        return "products with spheres have no fast transform in this version"
+    return "" if factors[0].dim <= 3 else f"a sphere of {factors[0].dim} dimensions has no fast transform"
+
+
+def degrees(manifold, t, eps):
+    """Return the degree that serves a time, as the harmonics of the manifold take it; see :func:`degree_for`."""
+    found = [degree_for(f, t, eps) for f in manifold.factors()]
+    return tuple(found) if manifold.factors()[0].dim == 1 else found[0]
+
+
+def harmonics_for(manifold, t, eps):
+    """Return the eigenfunctions that serve a time, or None if there are too many.
+
+    Parameters
+    ----------
+    manifold : Manifold
+        One that is not `unsupported`.
+    t : float
+    eps : float
+        Error allowed, relative to the kernel's peak.
+
+    Returns
+    -------
+    Harmonics or None
+        Of the covering space.
+
+    Examples
+    --------
+    >>> from rdks.harmonics import harmonics_for
+    >>> from rdks.manifolds import Torus
+    >>> harmonics_for(Torus(2), 0.5, 1e-12).shape
+    (23, 23)
+    """
+    factors, degree = manifold.factors(), degrees(manifold, t, eps)
+    if factors[0].dim == 1:
+        return Fourier(factors, degree) if np.prod([2.0 * k + 1 for k in degree]) <= _MOST else None
+    if (degree + 1.0) ** factors[0].dim > _MOST:
+        return None
+    make = SphericalHarmonics if factors[0].dim == 2 else WignerFunctions
+    return make(degree, factors[0].radius, even=manifold.antipodal)
+
+
+def moments_of(manifold, harmonics, Z, weight, eps, n_threads=1):
+    """Return the coefficients of weighted points and their images.
+
+    Parameters
+    ----------
+    manifold : Manifold
+    harmonics : Harmonics
+        Of the covering space of `manifold`.
+    Z : ndarray, shape (n, embed_dim)
+    weight : ndarray, shape (n,)
+    eps, n_threads
+        As for :meth:`.Harmonics.analyse`.
+
+    Returns
+    -------
+    ndarray of complex, shape harmonics.shape
+    """
+    if manifold.n_images == 1:
+        return harmonics.analyse(Z, weight, eps, n_threads)
+    if isinstance(harmonics, Fourier):
+        return harmonics.images(harmonics.analyse(Z, weight, eps, n_threads), *affine_maps(manifold))
+    if isinstance(manifold, SO3):
+        coef = harmonics.analyse(Z, weight, eps, n_threads)
+        groups = [rotation_group(name) for name in (manifold.specimen or "C1", manifold.symmetry or "C1")]
+        return harmonics.average(coef, *groups) if manifold.n_images > 2 else coef
+    # the harmonics know the opposite points
+    count = manifold.n_images // 2 if manifold.antipodal else manifold.n_images
+    coef = np.zeros(harmonics.shape, dtype=complex)
+    for a in range(0, len(Z), CHUNK // count + 1):
+        part = slice(a, a + CHUNK // count + 1)
+        images = manifold.images(Z[part])[:count]
+        coef += harmonics.analyse(images.reshape(-1, Z.shape[1]), np.tile(weight[part], count), eps, n_threads)
+    return coef
+
+
+def cost_of(manifold, t, eps, n_sources, n_queries, n_functions):
+    """Estimate the seconds that coefficients of sources and values of functions at queries take on one thread.
+
+    Parameters
+    ----------
+    manifold : Manifold
+        One that is not `unsupported`.
+    t, eps : float
+        As for :func:`harmonics_for`.
+    n_sources, n_queries : int
+        Of sources, 0 where their coefficients are known.
+    n_functions : int
+        Real functions, two of which share a transform.
+
+    Returns
+    -------
+    float
+        inf where there are too many coefficients.
+    """
+    dims, degree = [f.dim for f in manifold.factors()], np.atleast_1d(degrees(manifold, t, eps))
+    if np.prod([(degree[0] + 1.0) ** dims[0]] if dims[0] > 1 else 2.0 * degree + 1) > _MOST:
+        return np.inf
+    d = sum(dims)
+    # of a transform; those of half-integer degrees are another on the sphere of three dimensions
+    modes = np.prod(2.0 * degree + 1)
+    if dims[0] > 1:
+        modes = (2.0 * degree[0] + 2) ** 2 if d == 2 else (degree[0] + 1.0) ** 3
+    double = 2 if dims[0] == 3 and not manifold.antipodal else 1
+    transforms = (n_functions + 1) // 2
+    more = _LEGENDRE * float(degree[0]) ** 3 * ((n_sources > 0) + n_functions) if dims[0] == 2 else 0.0
+    point = _POINT[d - 1] * (1 if eps > 1e-10 else _FINE[d - 1])
+    return 1e-3 + double * ((n_sources + transforms * n_queries) * point
+                            + ((n_sources > 0) + transforms) * modes * _MODE[d - 1]) + more

@@ -1,4 +1,4 @@
-"""All compiled code: the two reductions over sources, on plain arrays.
+"""All compiled code: the reductions over sources, on plain arrays.
 
 Rules. Serial and ``nogil`` (threads belong to the engine); float64 and C-contiguous, so that
 each kernel compiles once; no Python objects, no functions as arguments; inner loops run over
@@ -21,9 +21,13 @@ jit = partial(nb.njit, cache=True, nogil=True, error_model="numpy",
               fastmath={"reassoc", "contract", "nsz", "arcp"})
 strict = partial(nb.njit, cache=True, nogil=True, error_model="numpy")
 
-BOX = 256        # sources that share a box: neighbours in space, left out together where they are far
+BOX = 32         # sources that share a leaf of the tree: neighbours in space, left out together where they are far
+FAN = 8          # children of a node, a vector register full of them
+CHUNK_LEVEL = 3  # nodes of this level hold CHUNK sources
+CHUNK = BOX * FAN**CHUNK_LEVEL  # sources that stay in the second-level cache while a group of queries passes over them
+SLACK = 1.7      # how much further out of reach a box must be by level: it may hold so much more, as a logarithm
+GROUP = 64       # queries in such a group: neighbours in space, so that what is far from one is far from all
 TILE = 512       # sources whose intermediate values stay in the first-level cache
-CHUNK = 16384    # sources that stay in the second-level cache while all queries pass over them
 
 
 @intrinsic
@@ -349,31 +353,130 @@ def _cell_poly(x, which, table, out, add):
 
 
 @jit(inline="always")
-def _find_near(x, middle, extent, b0, start, period, kind, half, form, cut, c, near):
-    """Mark the boxes b0, b0 + 1, ... that are not beyond the cut of some factor as a whole."""
-    for b in range(near.size):
-        near[b] = True
-    for f in range(form.size):
-        if form[f] != 1:
-            continue
-        for b in range(c.size):
+def _depths(x, spread, middle, extent, start, period, kind, half, rate, near, far, c, e):
+    """How far below its peak the kernel is, in the exponent, in the boxes of a node's children.
+
+    `near` receives a lower bound for every pair of a source in the box and a point of the box x +- spread, `far` an
+    upper bound of that bound: it says where looking more closely saves nothing.
+    """
+    for b in range(FAN):
+        near[b] = 0.0
+        far[b] = 0.0
+    for f in range(kind.size):
+        for b in range(FAN):
             c[b] = 0.0
+            e[b] = 0.0
         for j in range(start[f], start[f + 1]):
-            y, e = middle[j, b0:b0 + c.size], extent[j, b0:b0 + c.size]
+            at, wide = x[j], spread[j]
+            y, w = middle[j], extent[j]
             p = period[j]
             inverse = 1.0 / p if p > 0.0 else 0.0
-            for b in range(c.size):
-                u = x[j] - y[b]
-                u = max(abs(u - p * _rint(u * inverse)) - e[b], 0.0)
+            for b in range(FAN):
+                u = at - y[b]
+                u = abs(u - p * _rint(u * inverse))
+                v = u + (w[b] + wide)
+                u = max(u - (w[b] + wide), 0.0)
                 c[b] += u * u
+                e[b] += v * v
+        r = rate[f]
         if kind[f] == 3:
-            j = start[f + 1] - 1
-            h = 0.25 * half[f] * half[f] / x[j]
-            y, e = middle[j, b0:b0 + c.size], extent[j, b0:b0 + c.size]
-            for b in range(c.size):
-                c[b] *= h / (y[b] + e[b])
-        for b in range(c.size):
-            near[b] = near[b] and c[b] <= cut[f]
+            # here the rate is that of the squared distance, not of the chord, which grows exponentially
+            last = start[f + 1] - 1
+            high = x[last] + spread[last]
+            low = max(x[last] - spread[last], 0.0)
+            y, w = middle[last], extent[last]
+            for b in range(FAN):
+                c[b] = half[f] * np.arcsinh(0.5 * np.sqrt(c[b] / (high * (y[b] + w[b]))))
+                e[b] = half[f] * np.arcsinh(0.5 * np.sqrt(e[b] / (low * max(y[b] - w[b], 0.0))))
+                near[b] += r * (c[b] * c[b])
+                far[b] += r * (e[b] * e[b])
+        else:
+            for b in range(FAN):
+                near[b] += r * c[b]
+                far[b] += r * e[b]
+
+
+@jit(inline="always")
+def _left_out(near, depth, load, lift):
+    """Bound the sum over the children that lie deeper than `depth`: of kernels, times 1 + lift depth."""
+    s = 0.0
+    for b in range(FAN):
+        x = min(near[b], 700.0)
+        s += load[b] * _exp(-x) * (1.0 + lift * x) if near[b] > depth else 0.0
+    return s
+
+
+@jit
+def _find_chunks(low, high, deepest, lift, middle, extent, load, first, n, start, period, kind, half, rate, near, far,
+                 c, e, stack, stage, chunks):
+    """List the first sources of the chunks that are not too deep for all queries in a box.
+
+    Returns their number and a bound of what the others would add to the sum of any of these queries.
+    """
+    x = np.empty(low.size)
+    spread = np.empty(low.size)
+    for j in range(low.size):
+        x[j] = 0.5 * (low[j] + high[j])
+        spread[j] = max(high[j] - x[j], x[j] - low[j]) * (1.0 + 1e-15)
+    top = first.size - 1
+    stack[0], stage[0] = 0, top
+    size = 1
+    count = 0
+    left = 0.0
+    while size > 0:
+        size -= 1
+        place, level = stack[size], stage[size]
+        if level <= CHUNK_LEVEL:
+            chunks[count] = place
+            count += 1
+            continue
+        node = first[level - 1] + place
+        _depths(x, spread, middle[node], extent[node], start, period, kind, half, rate, near, far, c, e)
+        limit = deepest + SLACK * (level - 1)
+        left += _left_out(near, limit, load[node], lift)
+        width = BOX * FAN ** (level - 1)
+        for b in range(FAN):
+            if near[b] <= limit and (place * FAN + b) * width < n:
+                stack[size], stage[size] = place * FAN + b, level - 1
+                size += 1
+    return count, left
+
+
+@jit
+def _find_runs(x, still, depth, lift, place, level, middle, extent, load, first, n, start, period, kind, half, rate,
+               near, far, c, e, stack, stage, begin, end):
+    """List runs of sources below a node, those of its boxes that are not deeper than `depth`.
+
+    Returns their number and a bound of what the others would add to the sum.
+    """
+    stack[0], stage[0] = place, level
+    size = 1
+    count = 0
+    left = 0.0
+    while size > 0:
+        size -= 1
+        place, level = stack[size], stage[size]
+        if level <= 0:  # all of it, level 0 being a leaf
+            width = BOX * FAN ** (-level)
+            j0 = place * width
+            if count > 0 and end[count - 1] == j0:
+                count -= 1
+            else:
+                begin[count] = j0
+            end[count] = min(j0 + width, n)
+            count += 1
+            continue
+        node = first[level - 1] + place
+        _depths(x, still, middle[node], extent[node], start, period, kind, half, rate, near, far, c, e)
+        limit = depth + SLACK * (level - 1)
+        left += _left_out(near, limit, load[node], lift)
+        width = BOX * FAN ** (level - 1)
+        for b in range(FAN - 1, -1, -1):
+            if near[b] <= limit and (place * FAN + b) * width < n:
+                stack[size] = place * FAN + b
+                stage[size] = 1 - level if far[b] <= depth else level - 1
+                size += 1
+    return count, left
 
 
 @jit(inline="always")
@@ -403,35 +506,40 @@ def _add_hyperbolic(xq, Y, j0, nb_, lo, last, radius, h, gradient):
 
 
 @jit
-def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, cut, poly, terms, pace, cell,
-                order, total, gradient, laplacian):
-    """Add to each query the kernel sums over all sources, relative to the kernel's peak.
-
-    A box of sources that lies beyond the cut of the ``gauss`` form as a whole is left out, which the
-    table's floor accounts for already.
+def kernel_sums(X, Y, w, skip, depth, middle, extent, load, first, start, period, kind, half, form, cut, poly, terms,
+                pace, cell, rate, order, total, gradient, laplacian, left, pairs):
+    """Add to each query the kernel sums over the sources that matter, relative to the kernel's peak.
 
     Parameters
     ----------
     X : float64 (q, m)
-        Queries, embedded.
+        Queries, embedded; neighbours in memory should be neighbours in space.
     Y : float64 (m, n)
         Sources, embedded, one row per column of X.
     w : float64 (n,)
         Weights.
     skip : int64 (q,)
         A source that each query leaves out, or -1.
-    middle, extent : float64 (m, n / BOX)
-        Middle and half-width of the box around each BOX consecutive sources.
+    depth : float64 (q,)
+        Boxes of sources whose kernels are below exp(-depth) of the peak are left out.
+    middle, extent, load, first
+        :class:`rdks.hierarchy.Tree`.
     start, ..., cell
         :attr:`rdks.radial.KernelTable.arrays`.
+    rate : float64 (F,)
+        :func:`rdks.hierarchy.rates`.
     order : int
-        0: `total`; 1: `gradient` too; 2: `laplacian` too.
+        0: `total`; 1: `gradient` too; 2: `laplacian` too; -1: nothing but `left` and `pairs`.
     total : float64 (q,)
         sum_i w_i k_i / k(0), added to.
     gradient : float64 (q, m)
         sum_i w_i k_i / k(0) * (d log k / dc) grad c_i, added to; grad c = 2 (x - y_i) but in hyperbolic factors.
     laplacian : float64 (q,)
         sum_i w_i Laplacian(k_i) / k(0), added to.
+    left : float64 (q,)
+        Upper bound of sum_i w_i k_i / k(0), for order > 0 times 1 + depth_i, of the sources left out, added to.
+    pairs : float64 (q,)
+        Number of sources that were not left out, added to.
     """
     _wide_vectors()
     n = w.size
@@ -451,39 +559,55 @@ def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, 
     factor = np.empty((nf, TILE))  # values of the series form
     base = np.empty(TILE)          # weights times the kernels of all other factors
     which = np.empty((nf, TILE), dtype=np.int64)
-    distance = np.empty(CHUNK // BOX)
-    near = np.empty(CHUNK // BOX, dtype=np.bool_)
-    for c0 in range(0, n, CHUNK):
-        c1 = min(c0 + CHUNK, n)
-        for q in range(X.shape[0]):
+    light = np.empty(TILE)         # weights, that of a source left out zero
+    near, far, c8, e8 = np.empty(FAN), np.empty(FAN), np.empty(FAN), np.empty(FAN)
+    stack, stage = np.empty((2, FAN * (first.size + 1)), dtype=np.int64)
+    begin, stop = np.empty((2, CHUNK // BOX + 1), dtype=np.int64)
+    chunks = np.empty(n // CHUNK + 1, dtype=np.int64)
+    still = np.zeros(X.shape[1])
+    low, high = np.empty((2, X.shape[1]))
+    lift = 1.0 if order > 0 else 0.0
+    for group in range(0, X.shape[0], GROUP):
+        last = min(group + GROUP, X.shape[0])
+        low[:] = X[group]
+        high[:] = X[group]
+        deepest = depth[group]
+        for q in range(group + 1, last):
+            deepest = max(deepest, depth[q])
+            for j in range(X.shape[1]):
+                low[j] = min(low[j], X[q, j])
+                high[j] = max(high[j], X[q, j])
+        count, out = _find_chunks(low, high, deepest, lift, middle, extent, load, first, n, start, period, kind, half,
+                                  rate, near, far, c8, e8, stack, stage, chunks)
+        for q in range(group, last):
+            left[q] += out
+        for turn in range(count * (last - group)):
+            # every query of the group on one chunk of the sources, then on the next
+            q = group + turn % (last - group)
             xq = X[q]
-            boxes = (c1 - c0 + BOX - 1) // BOX
-            if any_gauss and n > BOX:
-                _find_near(xq, middle, extent, c0 // BOX, start, period, kind, half, form, cut, distance[:boxes],
-                           near[:boxes])
-            else:
-                near[:boxes] = True
-            j0 = c0
-            end = c0  # of the run of near boxes that j0 is in
+            runs, out = _find_runs(xq, still, depth[q], lift, chunks[turn // (last - group)],
+                                   min(first.size - 1, CHUNK_LEVEL), middle, extent, load, first, n, start, period,
+                                   kind, half, rate, near, far, c8, e8, stack, stage, begin, stop)
+            left[q] += out
+            run = 0
+            j0 = end = 0  # what is left of the run
             s = 0.0
-            while j0 < c1:
+            while j0 < end or run < runs:
                 if j0 >= end:
-                    box = (j0 - c0) // BOX
-                    while box < boxes and not near[box]:
-                        box += 1
-                    j0 = c0 + box * BOX
-                    while box < boxes and near[box]:
-                        box += 1
-                    end = min(c0 + box * BOX, c1)
-                    if j0 >= c1:
-                        break
-                size = end - j0 if plain3 and order < 2 else min(TILE, end - j0)
-                if j0 <= skip[q] < j0 + size:
-                    if skip[q] == j0:
-                        j0 += 1
-                        continue
-                    size = skip[q] - j0
+                    j0, end = begin[run], stop[run]
+                    run += 1
+                    pairs[q] += end - j0
+                if order < 0:
+                    j0 = end
+                    continue
+                whole = plain3 and order < 2 and not j0 <= skip[q] < end
+                size = end - j0 if whole else min(TILE, end - j0)
                 wt = w[j0:j0 + size]
+                if j0 <= skip[q] < j0 + size:
+                    for i in range(size):
+                        light[i] = wt[i]
+                    light[skip[q] - j0] = 0.0
+                    wt = light[:size]
                 if plain3 and order < 2:
                     y0, y1, y2 = Y[0, j0:j0 + size], Y[1, j0:j0 + size], Y[2, j0:j0 + size]
                     if order == 0 and length == 12:
@@ -628,149 +752,338 @@ def _panel_slope(a, x):
     return p
 
 
-@partial(nb.njit, cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "nnan"})
-def _all_chords(x, Y, period, kind, half, skip, c):
-    """Fill the squared chords, over all factors, to all sources; return the smallest but for `skip`."""
-    _wide_vectors()
-    _chords(x, Y, 0, c.size, 0, x.size, period, kind, half, c)
-    if skip >= 0:
-        c[skip] = np.inf
-    nearest = np.inf
-    for i in range(c.size):
-        nearest = min(nearest, c[i])
-    return nearest
+@strict
+def _tail_value(v, r, f, count, edge, mid, scale, panel, t):
+    """Log kernel of a factor at distance r, v being the variable of the panels; and the panel and the place in it."""
+    k = np.searchsorted(edge[f, :count[f]], v, side="right") - 1
+    x = (v - mid[f, k]) * scale[f, k]
+    return _panel_value(panel[f, 0, k], x) - r * r / (2 * t), k, x
 
 
 @strict
-def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, scale, panel, t, margin,
-              monotone, order, log_total, gradient, laplacian):
+def _tail_pair(x, Y, i, start, period, kind, half, count, edge, mid, scale, panel, t, least, order, pull, found):
+    """Log kernel of a pair and its Laplacian, if it is not below `least`; `pull` receives the ambient gradient."""
+    log_k = 0.0
+    for f in range(kind.size):
+        r, v = _tail_distance(x, Y, i, start[f], start[f + 1], period, kind[f], half[f])
+        value, k, place = _tail_value(v, r, f, count, edge, mid, scale, panel, t)
+        log_k += value
+        found[f, 0], found[f, 1], found[f, 2] = r, k, place
+    bend = 0.0
+    if order == 0 or not log_k >= least:
+        return log_k, bend
+    for f in range(kind.size):
+        r, k, place = found[f, 0], np.int64(found[f, 1]), found[f, 2]
+        dim = start[f + 1] - start[f]
+        last = start[f + 1] - 1
+        for j in range(start[f], start[f + 1]):
+            u = x[j] - Y[j, i]
+            if period[j] > 0.0:
+                u -= period[j] * np.rint(u / period[j])
+            pull[j] = u
+        if kind[f] == 0:
+            slope = -0.5 / t
+            bend -= dim / t
+        elif kind[f] == 3:
+            # the panels hold (d log k / dr) / r, and the gradient of r is -log_x(y) / r
+            slope = _panel_value(panel[f, 1, k], place)
+            change = _panel_slope(panel[f, 1, k], place) * scale[f, k]
+            angle = 2 * r / half[f]
+            bend += slope + r * change + (dim - 1) * slope * (angle / np.tanh(angle) if angle > 0 else 1.0)
+            across = 0.0
+            for j in range(start[f], last):
+                pull[j] /= -x[last]
+                across += pull[j] * pull[j]
+            rise = pull[last] / -x[last]
+            pull[last] = rise + 0.5 * (across + rise * rise)
+            size = np.sqrt(across + pull[last] * pull[last])
+            for j in range(start[f], start[f + 1]):
+                pull[j] *= -slope * r / size if size > 0 else 0.0
+            continue
+        else:
+            slope = _panel_value(panel[f, 1, k], place)
+            change = _panel_slope(panel[f, 1, k], place) * scale[f, k]  # d slope / dv
+            if kind[f] == 1:
+                bend += 2 * (slope - r * change)
+            else:
+                angle = 2 * r / half[f]
+                bend += (2 * (dim - 1) * np.cos(angle) * slope
+                         - half[f] * np.sin(angle) * np.sin(0.5 * angle) * change)
+        for j in range(start[f], start[f + 1]):
+            pull[j] *= 2 * slope
+    return log_k, bend
+
+
+@strict
+def _tail_distance(x, Y, i, lo, hi, period, kind, half):
+    """Distance of a pair in a factor, accurate at the cut locus too, and the variable of the panels."""
+    c = 0.0
+    opposite = 0.0
+    for j in range(lo, hi):
+        u = x[j] - Y[j, i]
+        if period[j] > 0.0:
+            u -= period[j] * np.rint(u / period[j])
+        c += u * u
+        u = x[j] + Y[j, i]
+        opposite += u * u
+    r = np.sqrt(c)
+    if kind == 3:
+        r = half * np.arcsinh(0.5 * r / np.sqrt(x[hi - 1]) / np.sqrt(Y[hi - 1, i]))
+        return r, r
+    if kind == 1:
+        return r, max(half - r, 0.0)
+    if kind == 2:
+        v = np.sqrt(opposite)
+        return half * np.arctan2(r, v), min(v, half)
+    return r, 0.0
+
+
+@jit
+def _leaf_chords(x, Y, place, n, period, kind, half, c):
+    """Squared chords, over all columns, to the sources of a leaf; return the first of them and how many there are."""
+    _wide_vectors()
+    j0 = place * BOX
+    size = min(BOX, n - j0)
+    _chords(x, Y, j0, size, 0, x.size, period, kind, half, c[:size])
+    return j0, size
+
+
+@strict
+def _one_kind(kind):
+    """What kind of factor the sum of all squared chords is that of: the only one's, flat if all are; -1 if of none."""
+    if kind.size == 1:
+        return kind[0]
+    for f in range(kind.size):
+        if kind[f] > 1:
+            return -1
+    return 0
+
+
+@strict
+def _highest(kind, count, panel):
+    """Largest log k + r^2/2t."""
+    total = 0.0
+    for f in range(kind.size):
+        top = -np.inf
+        for k in range(count[f]):
+            for x in (-1.0, 0.0, 1.0):
+                top = max(top, _panel_value(panel[f, 0, k], x))
+        total += top
+    return total
+
+
+@strict
+def _chord_limit(one, half, count, edge, mid, scale, panel, t, highest, gap):
+    """Squared chord beyond which log k < highest - gap, or more; inf where there is no one chord."""
+    if one < 0 or not gap < np.inf:
+        return np.inf
+    square = 2 * t * gap
+    if one == 2:
+        for _ in range(3):
+            # log k + r^2/2t increases with r, so that it is less than at the limit found so far
+            r = np.sqrt(max(square, 0.0))
+            if r >= 0.5 * np.pi * half:
+                return np.inf
+            v = half * np.cos(r / half)
+            square = 2 * t * (gap - highest + _tail_value(v, 0.0, 0, count, edge, mid, scale, panel, t)[0])
+    r = np.sqrt(max(square, 0.0))
+    if one == 2:
+        r = half * np.sin(r / half)
+    elif one == 3:
+        r = half * np.sinh(r / half)
+    return r * r * (1 + 1e-12)
+
+
+@strict
+def _tail_bounds(x, middle, extent, start, period, kind, half, count, edge, mid, scale, panel, t, one, highest, limit,
+                 most):
+    """Upper bounds of the log kernel in the boxes of a node's children; -inf where the chord is beyond a limit."""
+    for b in range(FAN):
+        most[b] = 0.0
+        whole = 0.0
+        for f in range(kind.size):
+            c = 0.0
+            for j in range(start[f], start[f + 1]):
+                u = x[j] - middle[j, b]
+                if period[j] > 0.0:
+                    u -= period[j] * np.rint(u / period[j])
+                u = max(abs(u) - extent[j, b], 0.0)
+                c += u * u
+            last = start[f + 1] - 1
+            if kind[f] == 3:
+                c *= 0.25 * half[f] * half[f] / x[last] / (middle[last, b] + extent[last, b])
+            whole += c
+            if one >= 0 and whole > limit:
+                continue
+            if one >= 0 and kind[f] != 3 and (one == 0 or c < 0.25 * half[f] * half[f]):
+                most[b] = highest - 0.5 * whole / t  # the chord is not longer than the distance, and not much shorter
+                continue
+            # the kernel at the smallest distance
+            r = np.sqrt(c)
+            v = 0.0
+            if kind[f] == 3:
+                r = half[f] * np.arcsinh(r / half[f])
+                v = r
+            elif kind[f] == 1:
+                r = min(r, half[f])
+                v = half[f] - r
+            elif kind[f] == 2:
+                # from the chord, which is accurate near the query, and from that to the antipode, which is near there
+                square = min(c * (1 - 1e-14), half[f] * half[f])
+                r = half[f] * np.arcsin(min(np.sqrt(square) / half[f], 1.0))
+                v = np.sqrt(half[f] * half[f] - square)
+                opposite = 0.0
+                for j in range(start[f], start[f + 1]):
+                    u = abs(x[j] + middle[j, b]) + extent[j, b]
+                    opposite += u * u
+                other = np.sqrt(opposite) * (1 + 1e-14)
+                if other < v:
+                    v = other
+                    r = half[f] * np.arccos(v / half[f])
+            most[b] += _tail_value(v, r, f, count, edge, mid, scale, panel, t)[0]
+        if whole > limit:
+            most[b] = -np.inf
+
+
+@strict
+def tail_peaks(X, Y, log_w, skip, middle, extent, heaviest, first, start, period, kind, half, count, edge, mid, scale,
+               panel, t, peak):
+    """Find the log of the largest weighted kernel for each query, or of one at most a unit below it.
+
+    Parameters as in :func:`tail_sums`, and
+
+    peak : float64 (q,)
+        Raised to that logarithm where it is less.
+    """
+    n = log_w.size
+    stack, stage = np.empty((2, FAN * (first.size + 1)), dtype=np.int64)
+    bound = np.empty(FAN * (first.size + 1))
+    most = np.empty(FAN)
+    chord = np.empty(BOX)
+    found = np.empty((kind.size, 3))
+    pull = np.empty(X.shape[1])
+    one, highest = _one_kind(kind), _highest(kind, count, panel)
+    above = highest + np.log(heaviest[first[-1] - 1].max())
+    for q in range(X.shape[0]):
+        limit = _chord_limit(one, half[0], count, edge, mid, scale, panel, t, highest, above - peak[q])
+        stack[0], stage[0], bound[0] = 0, first.size - 1, np.inf
+        size = 1
+        while size > 0:
+            size -= 1
+            if not bound[size] > peak[q] + 1.0:
+                continue
+            place, level = stack[size], stage[size]
+            if level == 0:
+                i, size_here = _leaf_chords(X[q], Y, place, n, period, max(one, 0), half[0], chord)
+                for c in chord[:size_here]:
+                    if i != skip[q] and c <= limit:
+                        log_k = log_w[i] + _tail_pair(X[q], Y, i, start, period, kind, half, count, edge, mid, scale,
+                                                      panel, t, np.inf, 0, pull, found)[0]
+                        if log_k > peak[q]:
+                            peak[q] = log_k
+                            limit = _chord_limit(one, half[0], count, edge, mid, scale, panel, t, highest,
+                                                 above - peak[q])
+                    i += 1
+                continue
+            node = first[level - 1] + place
+            _tail_bounds(X[q], middle[node], extent[node], start, period, kind, half, count, edge, mid, scale, panel, t,
+                         one, highest, limit, most)
+            base = size
+            for b in range(FAN):
+                value = most[b] + np.log(heaviest[node, b])
+                if (place * FAN + b) * BOX * FAN ** (level - 1) < n and value > peak[q] + 1.0:
+                    # the most promising last, which is the first to be looked at
+                    at = size
+                    while at > base and bound[at - 1] > value:
+                        stack[at], stage[at], bound[at] = stack[at - 1], stage[at - 1], bound[at - 1]
+                        at -= 1
+                    stack[at], stage[at], bound[at] = place * FAN + b, level - 1, value
+                    size += 1
+
+
+@strict
+def tail_sums(X, Y, log_w, skip, middle, extent, load, heaviest, first, start, period, kind, half, count, edge, mid,
+              scale, panel, t, least, order, log_total, gradient, laplacian):
     """Evaluate log kernel sums by log-sum-exp over the sources that matter.
 
     Distances are accurate at the cut locus too, and nothing underflows. Parameters as in
     :func:`kernel_sums`, with log weights and with :attr:`rdks.radial.TailTable.arrays`, and
 
+    heaviest : float64 (N, FAN)
+        Largest weight below each child of the nodes.
     t : float
         Time.
-    margin : float
-        Sources whose squared distance exceeds that of the nearest by more than 2 t margin are
-        left out; the caller chooses it so that they do not matter.
-    monotone : bool
-        Whether the sum of the chords is monotone in the distance (one factor, or all flat).
+    least : float64 (q,)
+        Boxes of sources, and sources, whose log weighted kernels are below that are left out.
     log_total, gradient, laplacian
         Overwritten: log sum_i w_i k_i, its ambient gradient, and its Laplacian in the form
         sum_i s_i Laplacian(log k_i) + variance of the gradients, s_i the shares of the sum, in which no
         large numbers cancel.
     """
     n = log_w.size
-    nf = kind.size
     m = X.shape[1]
-    chord = np.empty(n)
+    stack, stage = np.empty((2, FAN * (first.size + 1)), dtype=np.int64)
+    most = np.empty(FAN)
+    chord = np.empty(BOX)
+    found = np.empty((kind.size, 3))
+    one, highest = _one_kind(kind), _highest(kind, count, panel)
+    above = highest + np.log(heaviest[first[-1] - 1].max())
     pull = np.empty(m)     # ambient gradient of log k_i
-    first = np.empty(m)    # of the first source that counts: gradients are taken relative to it
-    mean = np.empty(m)     # sum of weights times (gradient - first)
+    base = np.empty(m)     # of the first source that counts: gradients are taken relative to it
+    mean = np.empty(m)     # sum of weights times (gradient - base)
     for q in range(X.shape[0]):
-        nearest = _all_chords(X[q], Y, period, kind[0] if nf == 1 else 0, half[0], skip[q], chord)
-        limit = np.inf
-        if monotone:
-            if kind[0] == 2:
-                r = half[0] * np.arcsin(min(np.sqrt(nearest) / half[0], 1.0))
-                r = np.sqrt(r * r + 2 * t * margin)
-                if r < 0.5 * np.pi * half[0]:
-                    limit = (half[0] * np.sin(r / half[0])) ** 2
-            elif kind[0] == 3:
-                r = half[0] * np.arcsinh(np.sqrt(nearest) / half[0])
-                limit = (half[0] * np.sinh(np.sqrt(r * r + 2 * t * margin) / half[0])) ** 2
-            else:
-                limit = nearest + 2 * t * margin
-            limit *= 1 + 1e-12
+        limit = _chord_limit(one, half[0], count, edge, mid, scale, panel, t, highest, above - least[q])
+        # a box as a whole may weigh as much as all sources together
+        box_limit = _chord_limit(one, half[0], count, edge, mid, scale, panel, t, highest,
+                                 above + np.log(n) - least[q])
         top = -np.inf
         total = 0.0
         bend = 0.0    # sum of weights times Laplacians of log k_i
-        spread = 0.0  # sum of weights times |tangent part of (gradient - first)|^2
+        spread = 0.0  # sum of weights times |tangent part of (gradient - base)|^2
         mean[:] = 0.0
-        for i in range(n):
-            if not chord[i] <= limit or i == skip[q]:
+        stack[0], stage[0] = 0, first.size - 1
+        size = 1
+        while size > 0:
+            size -= 1
+            place, level = stack[size], stage[size]
+            if level > 0:
+                node = first[level - 1] + place
+                _tail_bounds(X[q], middle[node], extent[node], start, period, kind, half, count, edge, mid, scale,
+                             panel, t, one, highest, box_limit, most)
+                for b in range(FAN - 1, -1, -1):
+                    value = most[b] + np.log(load[node, b])
+                    if (place * FAN + b) * BOX * FAN ** (level - 1) < n and value >= least[q]:
+                        stack[size], stage[size] = place * FAN + b, level - 1
+                        size += 1
                 continue
-            log_k = log_w[i]
-            bend_i = 0.0
-            for f in range(nf):
-                c = 0.0
-                opposite = 0.0
-                for j in range(start[f], start[f + 1]):
-                    u = X[q, j] - Y[j, i]
-                    if period[j] > 0.0:
-                        u -= period[j] * np.rint(u / period[j])
-                    pull[j] = u
-                    c += u * u
-                    u = X[q, j] + Y[j, i]
-                    opposite += u * u
-                dim = start[f + 1] - start[f]
-                last = start[f + 1] - 1
-                r = np.sqrt(c)
-                v = 0.0
-                if kind[f] == 3:
-                    r = half[f] * np.arcsinh(0.5 * r / np.sqrt(X[q, last]) / np.sqrt(Y[last, i]))
-                    v = r
-                elif kind[f] == 1:
-                    v = max(half[f] - r, 0.0)
-                elif kind[f] == 2:
-                    v = np.sqrt(opposite)
-                    r = half[f] * np.arctan2(r, v)
-                    v = min(v, half[f])
-                k = np.searchsorted(edge[f, :count[f]], v, side="right") - 1
-                x = (v - mid[f, k]) * scale[f, k]
-                log_k += _panel_value(panel[f, 0, k], x) - r * r / (2 * t)
-                if order == 0:
+            i, size_here = _leaf_chords(X[q], Y, place, n, period, max(one, 0), half[0], chord)
+            i -= 1
+            for c in chord[:size_here]:
+                i += 1
+                if i == skip[q] or not c <= limit:
                     continue
-                if kind[f] == 0:
-                    slope = -0.5 / t
-                    bend_i -= dim / t
-                elif kind[f] == 3:
-                    # the panels hold (d log k / dr) / r, and the gradient of r is -log_x(y) / r
-                    slope = _panel_value(panel[f, 1, k], x)
-                    change = _panel_slope(panel[f, 1, k], x) * scale[f, k]
-                    angle = 2 * r / half[f]
-                    bend_i += slope + r * change + (dim - 1) * slope * (angle / np.tanh(angle) if angle > 0 else 1.0)
-                    across = 0.0
-                    for j in range(start[f], last):
-                        pull[j] /= -X[q, last]
-                        across += pull[j] * pull[j]
-                    rise = pull[last] / -X[q, last]
-                    pull[last] = rise + 0.5 * (across + rise * rise)
-                    size = np.sqrt(across + pull[last] * pull[last])
-                    for j in range(start[f], start[f + 1]):
-                        pull[j] *= -slope * r / size if size > 0 else 0.0
+                log_k, bend_i = _tail_pair(X[q], Y, i, start, period, kind, half, count, edge, mid, scale, panel, t,
+                                           least[q] - log_w[i], order, pull, found)
+                log_k += log_w[i]
+                if log_k == -np.inf or not log_k >= least[q]:
                     continue
-                else:
-                    slope = _panel_value(panel[f, 1, k], x)
-                    change = _panel_slope(panel[f, 1, k], x) * scale[f, k]  # d slope / dv
-                    if kind[f] == 1:
-                        bend_i += 2 * (slope - r * change)
-                    else:
-                        angle = 2 * r / half[f]
-                        bend_i += 2 * (dim - 1) * np.cos(angle) * slope - half[f] * np.sin(angle) * np.sin(
-                            0.5 * angle) * change
-                for j in range(start[f], start[f + 1]):
-                    pull[j] *= 2 * slope
-            if log_k == -np.inf:
-                continue
-            if total == 0.0:
-                first[:] = pull
-            if log_k > top:
-                shrink = np.exp(top - log_k)
-                total *= shrink
-                bend *= shrink
-                spread *= shrink
-                mean *= shrink
-                top = log_k
-            weight = np.exp(log_k - top)
-            total += weight
-            if order > 0:
-                bend += weight * bend_i
-                for j in range(m):
-                    pull[j] -= first[j]
-                    mean[j] += weight * pull[j]
-                spread += weight * _tangent_square(X[q], pull, start, kind, half)
+                if total == 0.0:
+                    base[:] = pull
+                if log_k > top:
+                    shrink = np.exp(top - log_k)
+                    total *= shrink
+                    bend *= shrink
+                    spread *= shrink
+                    mean *= shrink
+                    top = log_k
+                weight = np.exp(log_k - top)
+                total += weight
+                if order > 0:
+                    bend += weight * bend_i
+                    for j in range(m):
+                        pull[j] -= base[j]
+                        mean[j] += weight * pull[j]
+                    spread += weight * _tangent_square(X[q], pull, start, kind, half)
         if total == 0.0:
             log_total[q] = -np.inf
             continue
@@ -778,7 +1091,7 @@ def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, sc
         if order > 0:
             for j in range(m):
                 mean[j] /= total
-                gradient[q, j] = first[j] + mean[j]
+                gradient[q, j] = base[j] + mean[j]
             laplacian[q] = (bend + spread) / total - _tangent_square(X[q], mean, start, kind, half)
 
 

@@ -70,13 +70,16 @@ def _cells(X, Y, c, kind, half, period, pace):
     return below.astype(np.intp), c
 
 
-def kernel_sums(X, Y, w, skip, middle, extent, start, period, kind, half, form, cut, poly, terms, pace, cell,
-                order, total, gradient, laplacian):
+def kernel_sums(X, Y, w, skip, depth, middle, extent, load, first, start, period, kind, half, form, cut, poly, terms,
+                pace, cell, rate, order, total, gradient, laplacian, left, pairs):
     """Add to each query the kernel sums over all sources; see :func:`rdks._kernels.kernel_sums`.
 
-    Nothing is left out: `middle` and `extent` only save time in the compiled form.
+    Nothing is left out: `depth`, the tree and `rate` only save time in the compiled form.
     """
     n = w.size
+    pairs += n
+    if order < 0:
+        return
     rows = max(1, _BLOCK // max(n, 1))
     work, spare = np.empty((2, min(rows, len(X)), n))
     for q0 in range(0, len(X), rows):
@@ -167,11 +170,16 @@ def _slope(coefs, which, x):
     return _panel(np.arange(1.0, len(coefs))[:, None] * coefs[1:], which, x)
 
 
-def tail_sums(X, Y, log_w, skip, start, period, kind, half, count, edge, mid, scale, panel, t, margin,
-              monotone, order, log_total, gradient, laplacian):
+def tail_peaks(X, Y, log_w, skip, middle, extent, heaviest, first, start, period, kind, half, count, edge, mid, scale,
+               panel, t, peak):
+    """Find the log of the largest weighted kernel; not needed here, where all sources take part."""
+
+
+def tail_sums(X, Y, log_w, skip, middle, extent, load, heaviest, first, start, period, kind, half, count, edge, mid,
+              scale, panel, t, least, order, log_total, gradient, laplacian):
     """Evaluate log kernel sums by log-sum-exp; see :func:`rdks._kernels.tail_sums`.
 
-    All sources take part: `margin` and `monotone` only save time in the compiled form.
+    All sources take part: the tree and `least` only save time in the compiled form.
     """
     rows = max(1, _BLOCK // max(log_w.size, 1))
     for q0 in range(0, len(X), rows):

@@ -265,6 +265,8 @@ def _descend(objective, low, high, least=0.0):
             k += 1
         else:
             break
+    if k == bottom == 0 and value(0) < value(1):  # at the floor, or just above it
+        minimize_scalar(value, bounds=(0.0, 1.0), method="bounded", options={"xatol": 0.5 * _XTOL / step})
     if bottom < k < top and value(k) < min(value(k - 1), value(k + 1)):  # a plateau needs no refining
         # Brent's tolerance is relative: one is added to the position within the bracket
         minimize_scalar(lambda y: value(k - 2 + y), bracket=(1.0, 2.0, 3.0), method="brent",
@@ -459,8 +461,8 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
     low, high = search_range(engine)
     floor = max(min_bandwidth**2, engine.manifold.shortest_time)
     least = 0.0
-    if engine.cells is not None:
-        low = least = max(low, floor)
+    if floor > low:  # nothing below is chosen, and a stream cannot even evaluate it
+        low = least = floor
         high = max(high, low * _GRID**3)
     warning, why = "", ""
     times, values, scan_times, scanned = (np.empty(0) for _ in range(4))
@@ -470,7 +472,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
         if rule == "rot":
             t, why = _rule_of_thumb(engine), f"rule of thumb for {n} distinct points"
         if rule == "isj":
-            t, times, values = _isj(curves, low, high, least)
+            t, times, values = _isj(curves, low, high, least if engine.cells is not None else 0.0)
             if t is not None:
                 why = f"Sheather-Jones fixed point of {n} distinct points"
             else:
@@ -485,6 +487,8 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
                 scan_times, scanned = np.exp(times), values
                 best, times, values, ends = _polish(getattr(curves, rule), best, ends)
             t, times = float(np.exp(best)), np.exp(times)
+            if t <= floor * (1 + 1e-9):  # the end of the range, but for rounding
+                t = min(t, floor)
             at_end = "low" if best <= ends[0] + 1e-9 else "high" if best >= ends[1] - 1e-9 else ""
             name = "leave-one-out likelihood" if rule == "lcv" else "least-squares cross-validation"
             why = f"{name} of {n} distinct points{why}"
@@ -498,7 +502,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
                     f"bandwidth={rule!r}: the criterion is best at the {at_end} end of the range of bandwidths "
                     f"searched, {np.sqrt(times[0]):.4g} to {np.sqrt(times[-1]):.4g}. Data rounded to few distinct "
                     "values, or on a curve, do this; look at selection_, or pass a number as bandwidth")
-    if t < floor:
+    if t <= floor * (1 + 1e-9) and floor > 0:
         t = floor
         why += "; raised to min_bandwidth" if floor == min_bandwidth**2 else "; raised to the resolution of the space"
     return Selection(rule, float(np.sqrt(t)), times, values, scan_times, scanned, why, warning)

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import radial
 from .engines import DirectSum, Sources
 from .errors import UnsupportedError
 from .harmonics import cost_of, unsupported
-from .neighbors import NeighborSum
+from .hierarchy import rates
+from .neighbors import NeighborSum, first_depth
 from .spectral import SpectralSum, accuracy
 
 __all__ = ["ENGINES", "AutoSum", "choose_engine", "sources"]
@@ -17,8 +19,13 @@ ENGINES = ("auto", "direct", "neighbors", "spectral")
 _MAKE = {"direct": DirectSum, "neighbors": NeighborSum, "spectral": SpectralSum}
 # Up to this many pairs sums are exact: nothing is saved that would be noticed.
 _FEW = 1_000_000
-# Seconds that a pair takes, by order.
-_PAIR = 0.8e-9, 1.4e-9, 2.2e-9
+# Seconds on the class of machine in the README: of a pair of query and source for each factor, by form of its table
+# (the even series, which serves two images at once, is the last) and order.
+_PAIR = np.array([[5e-9, 7.5e-9, 9.5e-9], [1.9e-9, 3.2e-9, 4e-9], [2e-9, 3.6e-9, 4.8e-9], [1e-9, 1.8e-9, 2.4e-9]])
+# Of a column beyond the third; of a query and an image; of a source and of an image, to put them in order.
+_COLUMN, _QUERY, _ORDER = 2e-10, 1.5e-6, (7e-7, 1.5e-7)
+# Sources and queries in the sample that tells how many are near each other.
+_SAMPLE = 1024, 32
 
 
 def sources(manifold, Z, weight, time, n_jobs=None, engine="auto", rtol=1e-6):
@@ -73,10 +80,10 @@ class AutoSum(Sources):
     def __init__(self, manifold, Z, weight, time, n_jobs=None, rtol=1e-6):
         super().__init__(manifold, Z, weight, time, n_jobs)
         self.rtol = rtol
-        self._made = {}
+        self._made, self._near = {}, None
 
     def __getstate__(self):
-        return {**self.__dict__, "_made": {}}
+        return {**self.__dict__, "_made": {}, "_near": None}
 
     def like(self, Z, weight, time):
         return type(self)(self.manifold, Z, weight, time, self.n_jobs, self.rtol)
@@ -84,7 +91,23 @@ class AutoSum(Sources):
     def at(self, time):
         new = super().at(time)
         new._made = {name: engine.at(time) for name, engine in self._made.items()}
+        new._near = self._near
         return new
+
+    def near(self, t, depth):
+        """Estimate the share of pairs of source and source in which the kernel is not below exp(-depth) of its peak."""
+        factors = self.manifold.factors()
+        if self._near is None:
+            # chords do not depend on the time; the hyperbolic rate is that of squared distances
+            count = max(64, _SAMPLE[0] // self.manifold.n_images)
+            some, few = (self.Z[np.linspace(0, len(self.Z) - 1, k).astype(int)] for k in (count, _SAMPLE[1]))
+            images = self.manifold.images(some)[:, None]
+            self._near = []
+            for f, piece in self.manifold.pieces():
+                x, y = few[None, :, None, piece], images[..., piece]
+                self._near.append(f.dist(x, y) ** 2 if f.hyperbolic else (f.difference(x, y) ** 2).sum(axis=-1))
+        rate = rates(factors, t)
+        return float(np.mean(sum(lam * c for lam, c in zip(rate, self._near, strict=True)) <= depth))
 
     def engine(self, name):
         """Return the engine of that name for these sources."""
@@ -111,9 +134,9 @@ def expected_seconds(total, n_queries, t=0.0, order=0):
 
     Parameters
     ----------
-    total : Sources
-        On a manifold of kind "factors".
+    total : AutoSum
     n_queries : int
+        Queries that lie where the sources do.
     t : float
         Time since the state.
     order : int
@@ -122,16 +145,28 @@ def expected_seconds(total, n_queries, t=0.0, order=0):
     Returns
     -------
     dict
-        Seconds by name of the engine; inf for one that cannot serve.
+        Seconds by name of the engine; inf for one that cannot serve. Putting sources in order, and coefficients, count
+        if they are not there yet.
     """
-    manifold, n = total.manifold, len(total.Z)
-    time = float(total.time.min()) + t
-    pairs = n * n_queries * manifold.n_images
-    seconds = {"direct": _PAIR[order] * pairs, "neighbors": np.inf, "spectral": np.inf}
+    manifold, n, images = total.manifold, len(total.Z), total.manifold.n_images
+    time = manifold.flow(total.Z[:1], float(total.time.min()) + t)[1]
+    form = radial.table(manifold.factors(), time, order, True, manifold.antipodal).form
+    pair = _PAIR[form, order].sum() + _COLUMN * max(manifold.embed_dim - 3, 0)
+    seconds = {}
+    for name, depth in (("direct", radial.DEPTH), ("neighbors", first_depth(manifold.dim, total.rtol, order))):
+        pairs = images * n * (total.near(time, depth) if name == "neighbors" or not (form >= 2).any() else 1.0)
+        ready = name in total._made and total._made[name].is_ordered
+        seconds[name] = n_queries * (_QUERY * images + pair * pairs)
+        if not ready:
+            seconds[name] += n * (_ORDER[0] + images * _ORDER[1])
+    # boxes that are partly near, and second searches, of which there are more in many dimensions
+    seconds["neighbors"] *= 1.2 + 0.06 * max(manifold.dim - 3, 0)
+    seconds["spectral"] = np.inf
     if not unsupported(manifold):
+        known = "spectral" in total._made and total._made["spectral"].knows(t)
         functions = (1, 1 + manifold.dim, 2 + manifold.dim)[order]
         eps = accuracy(manifold, time, total.rtol)
-        seconds["spectral"] = cost_of(manifold, time, eps, n, n_queries, functions)
+        seconds["spectral"] = cost_of(manifold, time, eps, 0 if known else n, n_queries, functions)
     return seconds
 
 

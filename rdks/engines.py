@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from joblib import effective_n_jobs
 
-from . import _twins, radial
+from . import _twins, hierarchy, radial
 from .errors import UnsupportedError
 from .sampling import heat_sample
 
@@ -28,13 +28,18 @@ __all__ = ["DirectSum", "Evaluation", "Sources"]
 # much on small calls loads them after all.
 _SMALL = 3_000_000
 _ENOUGH = 300_000_000
-# Sources that share a box in the compiled sums. Beyond that number, sources are put in the order of a
-# k-d tree, so that boxes are small and far ones can be left out.
-_BOX = 256
+# Sources that share a box in the compiled sums.
+_BOX = hierarchy.BOX
 # Below this many pairs one thread is faster than several.
 _SERIAL = 5_000_000
-# A sum is recomputed in the log domain where cutting the kernel could change it by more than this.
+# Queries that are worked on at a time, so that temporary arrays stay small.
+_ROWS = 65536
+# With more queries and sources than this, queries are put in an order too, so that neighbours share what they read.
+_FEW, _MANY = 64, 16384
+# A sum is recomputed in the log domain where what it lacks could change it by more than this.
 _TRUST = 1e-12
+# Likewise its derivatives, in units of 1/sqrt(t) and 1/t, of which tables have fewer digits.
+_TRUST_SLOPES = 1e-9
 
 
 class Evaluation(NamedTuple):
@@ -226,8 +231,8 @@ class DirectSum(Sources):
     Notes
     -----
     Dense sums of tabulated kernels (:mod:`rdks.radial`), relative to the kernel's peak; boxes of
-    sources where the kernel is below exp(-60) of its peak are left out. A query
-    whose sum is so small that the cut of the kernel could matter at 1e-12, because it is far from
+    sources (:mod:`rdks.hierarchy`) where the kernel is below exp(-60) of its peak are left out. A query
+    whose sum is so small that this or the cut of the kernel could matter at 1e-12, because it is far from
     all sources, is evaluated again by log-sum-exp with accurate distances, where nothing
     underflows: the density is never zero, negative or NaN. Compiled and numpy sums agree to
     rounding, not to the last bit.
@@ -269,109 +274,118 @@ class DirectSum(Sources):
         Returns
         -------
         list of tuple
-            (time, indices of the sources, sources as columns, normalised weights, middle and half-width
-            of the box around each _BOX sources), in an order in which neighbours in space are neighbours in
-            memory; for each time a block by image, the sources themselves first.
+            (time, indices of the sources, sources as columns, normalised weights, tree of boxes), in an order
+            in which neighbours in space are neighbours in memory; for each time a block by image, the sources
+            themselves first.
         """
         if self._blocks is None:
-            share = self.share
+            share, factors = self.share, self.manifold.factors()
             times, which = np.unique(self.time, return_inverse=True)
             blocks = []
             for b, t in enumerate(times):
                 index = np.flatnonzero((which == b) & (share > 0))
                 if not index.size:
                     continue
-                index = index[self._compact(self.Z[index])]
+                index = index[hierarchy.compact(self.Z[index], factors)]
                 for Z in self.manifold.images(self.Z[index]):
-                    blocks.append((float(t), index, np.ascontiguousarray(Z.T), share[index], *self._boxes(Z)))
+                    blocks.append((float(t), index, np.ascontiguousarray(Z.T), share[index],
+                                   hierarchy.tree(Z, share[index], factors)))
             self._blocks = blocks  # complete before another thread can see it
         return self._blocks
-
-    @staticmethod
-    def _boxes(Z):
-        """Return middle and half-width of the box around each _BOX points."""
-        first = np.arange(0, len(Z), _BOX)
-        low, high = np.minimum.reduceat(Z, first).T, np.maximum.reduceat(Z, first).T
-        return np.ascontiguousarray(0.5 * (low + high)), np.ascontiguousarray(0.5 * (high - low))
-
-    def _compact(self, Z):
-        """Order points so that consecutive ones are close."""
-        if len(Z) <= _BOX:
-            return np.arange(len(Z))
-        if any(f.hyperbolic for f in self.manifold.factors()):
-            Z = Z.copy()
-            for f, s in self.manifold.pieces():
-                if f.hyperbolic:
-                    Z[:, s.stop - 1] = np.log(Z[:, s.stop - 1])
-        from scipy.spatial import cKDTree
-        return cKDTree(Z, leafsize=_BOX).indices
 
     def _evaluate(self, Z, t, order, own, n_jobs):
         nq = len(Z)
         pairs = nq * len(self.Z) * self.manifold.n_images
         kernels = _kernels(pairs)
         log_density = np.empty(nq)
-        gradient = np.zeros((nq, self.manifold.embed_dim)) if order else np.zeros((1, 1))
-        laplacian = np.zeros(nq) if order else np.zeros(1)
+        gradient = np.zeros((nq, self.manifold.embed_dim)) if order else None
+        laplacian = np.zeros(nq) if order > 1 else None
+        blocks = self._moved(t, nq, own)
+        sequence = (hierarchy.compact(Z, self.manifold.factors())
+                    if kernels is not _twins and nq > _FEW and len(self.Z) > _MANY else np.arange(nq))
+
+        def part(rows):
+            logs = np.empty(len(rows))
+            g = np.zeros((len(rows), self.manifold.embed_dim)) if order else np.zeros((1, 1))
+            lap = np.zeros(len(rows)) if order else np.zeros(1)
+            self._part(kernels, blocks, Z[rows], rows, order, logs, g, lap)
+            log_density[rows] = logs
+            if order:
+                gradient[rows] = g
+            if order > 1:
+                laplacian[rows] = lap
+
+        workers = 1 if pairs < _SERIAL else min(effective_n_jobs(n_jobs), nq)
+        # more pieces than threads: tail queries cost more than others
+        pieces = max(-(-nq // _ROWS), 1 if workers == 1 else min(nq, 8 * workers))
+        edges = np.linspace(0, nq, pieces + 1).astype(int)
+        todo = [sequence[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        if workers == 1:
+            for rows in todo:
+                part(rows)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(part, todo))
+        return Evaluation(log_density, gradient, laplacian)
+
+    def _moved(self, t, nq, own):
+        """List the blocks after a time t: (time, sources as columns, weights, tree, which source each query skips)."""
         blocks = []
-        for tau, index, Y, w, middle, extent in self.blocks():
+        for tau, index, Y, w, tree in self.blocks():
             columns = Y.T
             moved, time = self.manifold.flow(columns, tau + t)
             if moved is not columns:  # a drift
-                Y, (middle, extent) = np.ascontiguousarray(moved.T), self._boxes(moved)
+                Y, tree = np.ascontiguousarray(moved.T), hierarchy.tree(moved, w, self.manifold.factors())
             skip = np.full(nq, -1, dtype=np.int64)
             if own is not None:
                 place = np.full(len(self.Z), -1, dtype=np.int64)
                 place[index] = np.arange(index.size)
                 skip = place[own]
-            blocks.append((time, Y, w, middle, extent, skip))
+            blocks.append((time, Y, w, tree, skip))
+        return blocks
 
-        def part(rows):
-            g, lap = (gradient[rows], laplacian[rows]) if order else (gradient, laplacian)
-            self._part(kernels, blocks, Z[rows], np.arange(nq)[rows], order, log_density[rows], g, lap)
+    @property
+    def is_ordered(self):
+        """Whether sources have been put in order, which the first evaluation does."""
+        return self._blocks is not None
 
-        workers = 1 if pairs < _SERIAL else min(effective_n_jobs(n_jobs), nq)
-        if workers == 1:
-            part(slice(0, nq))
-        else:
-            # more pieces than threads: tail queries cost more than others
-            edges = np.linspace(0, nq, min(nq, 8 * workers) + 1).astype(int)
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(part, [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]))
-        return Evaluation(log_density, gradient if order else None, laplacian if order > 1 else None)
+    def _first_depth(self, order):
+        """Depth, in the exponent below the peak, at which boxes are left out at first."""
+        return radial.DEPTH
+
+    def _trust(self):
+        """What may be lacking of a sum, relative to it, and of its derivatives."""
+        return _TRUST, _TRUST_SLOPES
+
+    def _tables(self, blocks, order, series=True):
+        """Return the blocks that are to be summed, and the tables of their kernels."""
+        factors, antipodal = self.manifold.factors(), self.manifold.antipodal
+        tables = [radial.table(factors, time, order, series, antipodal) for time, *_ in blocks]
+        if not antipodal:
+            return blocks, tables
+        # the even part of the series serves an image and its antipode at once
+        half, n_images = self.manifold.n_images // 2, self.manifold.n_images
+        use = [b for b, tb in enumerate(tables) if tb.form[0] != 3 or b % n_images < half]
+        return [blocks[b] for b in use], [tables[b] for b in use]
 
     def _part(self, kernels, blocks, Z, rows, order, log_density, gradient, laplacian, series=True):
         """Fill the outputs for some rows of the queries: dense sums, those without series, then the tail."""
-        factors, antipodal = self.manifold.factors(), self.manifold.antipodal
-        every, tables = blocks, [radial.table(factors, time, order, series, antipodal) for time, *_ in blocks]
-        if antipodal:
-            # the even part of the series serves an image and its antipode at once
-            half, n_images = self.manifold.n_images // 2, self.manifold.n_images
-            use = [b for b, tb in enumerate(tables) if tb.form[0] != 3 or b % n_images < half]
-            blocks, tables = [blocks[b] for b in use], [tables[b] for b in use]
-        reference = max(tb.log_peak for tb in tables)
-        total = np.zeros(len(Z))
-        doubt = 0.0
-        for tb, (_, Y, w, middle, extent, skip) in zip(tables, blocks, strict=True):
-            s = np.zeros(len(Z))
-            g = np.zeros_like(gradient)
-            lap = np.zeros_like(laplacian)
-            kernels.kernel_sums(Z, Y, w, skip[rows], middle, extent, *tb.arrays, order, s, g, lap)
-            height = np.exp(tb.log_peak - reference)
-            total += height * s
+        every, (blocks, tables) = blocks, self._tables(blocks, order, series)
+        todo, depth = np.arange(len(Z)), np.full(len(Z), self._first_depth(order))
+        far = []
+        while todo.size:
+            logs, g, lap, lack, cut, hope = self._dense(kernels, blocks, tables, Z[todo], rows[todo], order,
+                                                        depth[todo])
+            log_density[todo] = logs
             if order:
-                gradient += height * g
-                laplacian += height * lap
-            doubt += height * tb.floor * w.sum()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            np.log(total, out=log_density)
-            log_density += reference + self.manifold.log_unit
-            if order:
-                gradient /= total[:, None]
-                gradient[...] = self.manifold.to_tangent(Z, gradient)
-                laplacian /= total
-                laplacian -= np.einsum("ij,ij->i", gradient, gradient)
-        far = np.flatnonzero(total * _TRUST <= doubt)
+                gradient[todo], laplacian[todo] = g, lap
+            short = ~((lack <= 1) & (cut <= 1))
+            again = short & hope & (depth[todo] < radial.DEPTH)
+            far.append(todo[short & ~again])
+            todo, lack = todo[again], lack[again]
+            step = np.where(lack < np.inf, 1 + np.log(np.maximum(lack, 1)), depth[todo])
+            depth[todo] = np.minimum(depth[todo] + np.maximum(step, 0.2 * depth[todo]), radial.DEPTH)
+        far = np.concatenate(far)
         if far.size and any((tb.form >= 2).any() for tb in tables):
             # not far enough for the tail, perhaps: the piecewise form is right relative to each kernel
             logs, g, lap = np.empty(far.size), np.zeros((far.size, Z.shape[1])), np.zeros(far.size)
@@ -382,20 +396,92 @@ class DirectSum(Sources):
         elif far.size:
             self._tail(kernels, blocks, Z, rows, far, order, log_density, gradient, laplacian)
 
+    def _sums(self, kernels, blocks, tables, Z, rows, order, depth):
+        """Sum the kernels relative to the highest peak, down to a depth for each query.
+
+        Returns the sums, of gradients and of Laplacians too, a bound of what the boxes left out add to the sum, times
+        1 + depth for derivatives, what the tables lack, and the number of sources not left out.
+        """
+        nq, factors = len(Z), self.manifold.factors()
+        reference = max(tb.log_peak for tb in tables)
+        total, left, pairs, doubt = np.zeros(nq), np.zeros(nq), np.zeros(nq), 0.0
+        gradient = np.zeros((nq, self.manifold.embed_dim)) if order else np.zeros((1, 1))
+        laplacian = np.zeros(nq) if order else np.zeros(1)
+        for tb, (time, Y, w, tree, skip) in zip(tables, blocks, strict=True):
+            s, out = np.zeros((2, nq))
+            g, lap = np.zeros_like(gradient), np.zeros_like(laplacian)
+            rate, reach = hierarchy.rates(factors, time), depth + (tb.log_peak - reference)  # a lower peak needs less
+            if (tb.form == 3).any():
+                # the even series serves two images, and what is far from one is near the other: none is left out
+                rate, reach = np.zeros_like(rate), np.maximum(reach, 0.0)
+            kernels.kernel_sums(Z, Y, w, skip[rows], reach, tree.middle, tree.extent, tree.load, tree.first,
+                                *tb.arrays, rate, order, s, g, lap, out, pairs)
+            height = np.exp(tb.log_peak - reference)
+            total += height * s
+            left += height * out
+            if order:
+                gradient += height * g
+                laplacian += height * lap
+            doubt += height * tb.floor * w.sum()
+        return total, gradient, laplacian, left, doubt, pairs
+
+    def _dense(self, kernels, blocks, tables, Z, rows, order, depth):
+        """Evaluate by sums down to a depth for each query.
+
+        Returns log density, gradient and Laplacian; what the boxes left out could add to them, in units of 1, 1/sqrt(t)
+        and 1/t, and of what may be lacking; likewise what the tables lack; and whether that may be little enough if
+        more boxes are added.
+        """
+        trust, trust_slopes = self._trust()
+        total, gradient, laplacian, left, doubt, _ = self._sums(kernels, blocks, tables, Z, rows, order, depth)
+        hope = doubt <= trust * (total + left)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            logs = np.log(total)
+            logs += max(tb.log_peak for tb in tables) + self.manifold.log_unit
+            if order:
+                gradient /= total[:, None]
+                gradient = self.manifold.to_tangent(Z, gradient)
+                laplacian /= total
+                square = np.einsum("ij,ij->i", gradient, gradient)
+                laplacian -= square
+                # A source at depth x adds k |grad log k| to the numerator of the gradient, at most 1 + x in units of
+                # 1/sqrt(t), and takes k |grad log p|; for the Laplacian likewise.
+                unit = min(time for time, *_ in blocks)
+                pull = np.sqrt(unit * square)
+                scale = 1 + pull
+                if order > 1:
+                    scale *= self.manifold.dim + pull + unit * np.abs(laplacian)
+                scale *= trust / trust_slopes
+                # where the tables are cut, derivatives are by the depth of the cut more than the kernel
+                lowest = np.maximum(depth + min(tb.log_peak for tb in tables) - max(tb.log_peak for tb in tables), 0.0)
+                left = left * np.maximum(1 / (1 + lowest), scale)
+                doubt = doubt * np.maximum(1, scale * (1 + radial.DEPTH))
+            lack, cut = np.where(total > 0, [left / (trust * total), doubt / (trust * total)], np.inf)
+        return logs, gradient, laplacian, lack, cut, hope
+
     def _tail(self, kernels, blocks, Z, rows, far, order, log_density, gradient, laplacian):
         """Evaluate the queries `far` by log-sum-exp in every block, and combine the blocks."""
         factors = self.manifold.factors()
-        monotone = len(factors) == 1 or all(f.scale is None or f.kind == "circle" for f in factors)
+        Z, rows = Z[far], rows[far]
+        tables = [radial.tail_table(factors, time, order) for time, *_ in blocks]
+        peak = np.full(far.size, -np.inf)
+        for tail, (time, Y, w, tree, skip) in zip(tables, blocks, strict=True):
+            kernels.tail_peaks(Z, Y, np.log(w), skip[rows], tree.middle, tree.extent, tree.heaviest, tree.first,
+                               *tail.arrays, time, peak)
+        # all sources that are so much below the largest term add up to less than what may be lacking
+        margin = 2 + np.log(sum(w.size for _, _, w, *_ in blocks)) - np.log(max(self._trust()[0], 1e-16))
+        if order:
+            # of the gradient too, which grows as the root of the depth, and of the Laplacian, which grows as its square
+            top = max(sum(float(f.log_kernel(np.zeros(1), time)[0]) for f in factors) for time, *_ in blocks)
+            slope = 2 + 2 * np.sqrt(2 * (np.maximum(top - peak, 0.0) + margin))
+            margin = margin + order * np.log(slope) + np.log(self.manifold.dim)
         logs, grads, laps = [], [], []
-        for time, Y, w, _, _, skip in blocks:
-            tail = radial.tail_table(factors, time, order)
-            # sources further than this are below exp(-45) of the nearest, all weights considered
-            margin = 45.0 + tail.spread + np.log(w.max() / w.min())
+        for tail, (time, Y, w, tree, skip) in zip(tables, blocks, strict=True):
             s = np.full(far.size, -np.inf)
             g = np.zeros((far.size, Z.shape[1]))
             lap = np.zeros(far.size)
-            kernels.tail_sums(Z[far], Y, np.log(w), skip[rows][far], *tail.arrays, time, margin,
-                              monotone, order, s, g, lap)
+            kernels.tail_sums(Z, Y, np.log(w), skip[rows], tree.middle, tree.extent, tree.load, tree.heaviest,
+                              tree.first, *tail.arrays, time, peak - margin, order, s, g, lap)
             logs.append(s)
             grads.append(g)
             laps.append(lap)
@@ -405,7 +491,7 @@ class DirectSum(Sources):
         if order:
             with np.errstate(invalid="ignore"):
                 share = np.nan_to_num(np.exp(logs - total))
-            grads = np.array([self.manifold.to_tangent(Z[far], g) for g in grads])
+            grads = np.array([self.manifold.to_tangent(Z, g) for g in grads])
             gradient[far] = np.einsum("bi,bij->ij", share, grads)
             # Laplacians within the blocks, and the variance of the gradients between them
             between = ((grads - gradient[far]) ** 2).sum(axis=-1)

@@ -31,6 +31,8 @@ _ERROR = 5.0
 # Transforms are asked for the accuracy that serves densities down to this part of the uniform one, within the range of
 # what they can give and what is worth while.
 _LOW, _BEST, _WORST = 1e-3, 1e-13, 1e-8
+# Below this many points and coefficients a transform is done by one thread: several would wait for each other.
+_SERIAL = 200_000
 # A stream keeps its sources up to this number, and sums them up by cells beyond.
 _KEEP = 200_000
 # Cells of a summary per bandwidth.
@@ -44,6 +46,11 @@ def accuracy(manifold, t, rtol):
     factors = manifold.factors()
     log_ratio = sum(float(f.log_kernel(np.zeros(1), t)[0]) + f.log_volume for f in factors)  # of peak and uniform
     return float(np.clip(rtol * _LOW / _ERROR * np.exp(-log_ratio), _BEST, _WORST))
+
+
+def _threads(n_jobs, work):
+    """Return the number of threads for a transform of so many points and coefficients."""
+    return effective_n_jobs(n_jobs) if work > _SERIAL else 1
 
 
 @dataclass(frozen=True)
@@ -188,9 +195,8 @@ class SpectralSum(Sources):
 
     def moments(self, t=0.0):
         """Return coefficients that serve times of at least `t` since the state; known ones if they do."""
-        shortest = self.clock + t
-        known = self._moments
-        if known is not None and known.shortest <= shortest * (1 + 1e-12):
+        shortest, known = self.clock + t, self._moments
+        if self.knows(t):
             return known
         if self.cells is not None:
             raise ValueError(f"a bandwidth of {np.sqrt(shortest):.4g} is below {np.sqrt(known.shortest):.4g}, which "
@@ -200,17 +206,21 @@ class SpectralSum(Sources):
         if harmonics is None:
             raise UnsupportedError(f"engine='spectral': a bandwidth of {np.sqrt(shortest):.3g} needs more "
                                    f"eigenfunctions of {self.manifold!r} than fit into memory. Use engine='auto'")
-        share, threads = self.share, effective_n_jobs(self.n_jobs)
+        share, threads = self.share, _threads(self.n_jobs, len(self.Z) + np.prod(harmonics.shape))
         coef = np.zeros(harmonics.shape, dtype=complex)
-        for time in np.unique(self.time):
-            rows = (self.time == time) & (share > 0)
-            if rows.any():
-                part = moments_of(self.manifold, harmonics, self.Z[rows], share[rows], eps, threads)
-                coef += part * harmonics.spread(np.exp(-0.5 * harmonics.eigenvalue * (time - self.clock)))
+        times = np.unique(self.time[share > 0])
+        for time in times:
+            rows = slice(None) if len(times) == 1 else self.time == time
+            part = moments_of(self.manifold, harmonics, self.Z[rows], share[rows], eps, threads)
+            coef += part * harmonics.spread(np.exp(-0.5 * harmonics.eigenvalue * (time - self.clock)))
         top = self.weight.max()
         self._moments = Moments(harmonics, coef, float(np.log(top) + np.log((self.weight / top).sum())),
                                 float(share @ share), shortest, eps)
         return self._moments
+
+    def knows(self, t=0.0):
+        """Whether there are coefficients that serve times of at least `t` since the state."""
+        return self._moments is not None and self._moments.shortest <= (self.clock + t) * (1 + 1e-12)
 
     def _log_peak(self, t):
         """Log of the kernel's peak after a further time `t`, without images."""
@@ -263,7 +273,8 @@ class SpectralSum(Sources):
             batch.extend(harmonics.fields(coef))
         if order > 1:
             batch.append(coef * harmonics.spread(-harmonics.eigenvalue))
-        values = harmonics.synthesise(np.array(batch), Z, eps, effective_n_jobs(n_jobs))
+        threads = _threads(n_jobs, len(batch) * (len(Z) + np.prod(harmonics.shape)))
+        values = harmonics.synthesise(np.array(batch), Z, eps, threads)
         gradient = harmonics.gradient(Z, values[1:len(batch) - (order > 1)]) if order else None
         # images and all: at most that many kernels add up at one place
         error = _ERROR * worst * self.manifold.n_images * np.exp(self._log_peak(t))

@@ -22,7 +22,8 @@ def unit_time(manifold):
 
 def times(manifold):
     """Times from narrow to wide; fewer eigenfunctions where a test would take long."""
-    return unit_time(manifold) * np.array([0.2 if isinstance(manifold, Torus) and manifold.dim == 3 else 0.02, 2.0, 10.0])
+    narrow = 0.2 if isinstance(manifold, Torus) and manifold.dim == 3 else 0.02
+    return unit_time(manifold) * np.array([narrow, 2.0, 10.0])
 
 
 def layouts(manifold, rng, n=400):

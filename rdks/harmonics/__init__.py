@@ -14,9 +14,10 @@ from .sphere3 import WignerFunctions
 __all__ = ["Fourier", "Harmonics", "SphericalHarmonics", "WignerFunctions", "cost_of", "degree_for", "degrees",
            "harmonics_for", "moments_of", "unsupported"]
 
-# Seconds that a point and a coefficient take in a transform of one, two and three dimensions, how much longer a point
-# takes below eps = 1e-10, and the part of the Legendre stage.
-_POINT, _FINE, _MODE, _LEGENDRE = (5e-8, 1.8e-7, 6e-7), (1.3, 1.2, 2.5), (1e-7, 1.5e-7, 1.5e-7), 1e-10
+# Seconds of a transform on the class of machine in the README, by kind: of a point and of a coefficient, for sums over
+# points; of a point and of a coefficient, for each function that is evaluated.
+_SECONDS = {"1": (7e-8, 1e-7, 2.7e-8, 5e-8), "2": (2e-7, 1.5e-7, 1.1e-7, 7.5e-8), "3": (1.3e-6, 3.3e-7, 8e-7, 1.7e-7),
+            "sphere2": (1.5e-7, 5e-8, 8e-8, 4.5e-8), "sphere3": (1e-6, 1.8e-7, 8.5e-7, 1.9e-7)}
 # Coefficients that are computed at most: their grids of the Fourier transform take 8 to 64 bytes times 2^d each.
 _MOST = 2**23
 
@@ -129,17 +130,18 @@ def cost_of(manifold, t, eps, n_sources, n_queries, n_functions):
     float
         inf where there are too many coefficients.
     """
-    dims, degree = [f.dim for f in manifold.factors()], np.atleast_1d(degrees(manifold, t, eps))
-    if np.prod([(degree[0] + 1.0) ** dims[0]] if dims[0] > 1 else 2.0 * degree + 1) > _MOST:
-        return np.inf
-    d = sum(dims)
-    # of a transform; those of half-integer degrees are another on the sphere of three dimensions
-    modes = np.prod(2.0 * degree + 1)
+    dims, degree = [f.dim for f in manifold.factors()], np.atleast_1d(degrees(manifold, t, eps)).astype(float)
+    kind, parts = str(len(dims)), 1
+    modes = kept = np.prod(2 * degree + 1)
     if dims[0] > 1:
-        modes = (2.0 * degree[0] + 2) ** 2 if d == 2 else (degree[0] + 1.0) ** 3
-    double = 2 if dims[0] == 3 and not manifold.antipodal else 1
-    transforms = (n_functions + 1) // 2
-    more = _LEGENDRE * float(degree[0]) ** 3 * ((n_sources > 0) + n_functions) if dims[0] == 2 else 0.0
-    point = _POINT[d - 1] * (1 if eps > 1e-10 else _FINE[d - 1])
-    return 1e-3 + double * ((n_sources + transforms * n_queries) * point
-                            + ((n_sources > 0) + transforms) * modes * _MODE[d - 1]) + more
+        kind = f"sphere{dims[0]}"
+        kept = (degree[0] + 1) ** dims[0]
+        modes = (2 * degree[0] + 2) ** 2 if dims[0] == 2 else kept
+        # half-integer degrees are a transform of their own
+        parts = 2 if dims[0] == 3 and not manifold.antipodal else 1
+    if kept > _MOST:
+        return np.inf
+    source, coefficient, query, value = _SECONDS[kind]
+    shared = n_functions if kind == "sphere2" else 2 * ((n_functions + 1) // 2)  # two share a transform
+    return 1e-3 + parts * (n_sources * source + (n_sources > 0) * modes * coefficient
+                           + n_queries * shared * query + modes * n_functions * value)

@@ -51,7 +51,7 @@ class Fourier(Harmonics):
     __hash__ = None
 
     def _angles(self, Z):
-        """Angles in [-pi, pi] on each circle; list of (n,)."""
+        """Angles on each circle; list of (n,)."""
         out, start = [], 0
         for f in self.factors:
             x = Z[:, start:start + f.width]
@@ -59,8 +59,10 @@ class Fourier(Harmonics):
             if f.width == 2:
                 out.append(np.arctan2(x[:, 1], x[:, 0]))
             else:
-                turns = x[:, 0] / f.period
-                out.append(2 * np.pi * (turns - np.rint(turns)))
+                angle = x[:, 0] * (1 / f.scale)
+                if np.abs(angle).max(initial=0.0) > 4 * np.pi:  # some turns are taken care of by the transform
+                    angle -= 2 * np.pi * np.rint(x[:, 0] / f.period)
+                out.append(angle)
         return out
 
     def _plan(self, kind, count, eps, n_threads):

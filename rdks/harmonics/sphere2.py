@@ -7,9 +7,12 @@ from threading import Lock
 
 import numpy as np
 
-from .base import CHUNK, Harmonics
+from .base import Harmonics
 
 __all__ = ["SphericalHarmonics"]
+
+# Points that are handled together: grids are made once for all of them, so fewer cost nothing and need less memory.
+CHUNK = 2**18
 
 
 class _Grid:
@@ -63,6 +66,8 @@ class _Grid:
         if even:  # the northern one of the two opposite points
             x, y, z = np.copysign(1.0, z) * (x, y, z)
         phi, theta = np.arctan2(y, x), np.arctan2(np.sqrt(x * x + y * y), z)
+        if np.isnan(phi.sum() + theta.sum()):  # compiled code would write anywhere
+            raise ValueError("Points contain NaN; harmonics need finite coordinates.")
         phi += 2 * np.pi * (phi < 0)
         phi *= self.rows / (2 * np.pi)
         theta *= (2 if even else 1) * self.steps / np.pi

@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/benchmarks/run.py [--quick] [--only NAME] [--json FILE]
+    python tests/benchmarks/run.py [--quick] [--only NAME] [--json FILE] [--plot FILE]
 
 Every row that has a peer runs both in this process, warmed up, in turns (ours, peer, peer, ours,
 ...): the ratio is the median of the ratios of neighbouring runs, the times are the best of
@@ -15,7 +15,8 @@ without one are information. Nothing is asserted: the exit code is 0 whatever th
 
 ``rates`` counts pairs (source, query) per second. ``memory`` counts from a process that has imported
 rdks and made the inputs, so loading compiled code counts against rdks. What the opponents do is
-in :mod:`peers`, what each row measures in :mod:`cases`.
+in :mod:`peers`, what each row measures in :mod:`cases`, :mod:`engine_cases` and :mod:`scaling`. ``stream``
+makes 1e8 points and takes some minutes. ``--only scaling --plot FILE`` draws the picture of the README.
 """
 from __future__ import annotations
 
@@ -33,8 +34,12 @@ import tempfile  # noqa: E402
 import time  # noqa: E402
 from importlib.metadata import version  # noqa: E402
 
-from cases import CASES  # noqa: E402
+import cases  # noqa: E402
+import engine_cases  # noqa: E402
+import scaling  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
+
+CASES = {**cases.CASES, **engine_cases.CASES, "scaling": scaling.scaling}
 
 
 def machine():
@@ -53,7 +58,7 @@ def machine():
         pass
     return {"processor": processor, "cores": os.cpu_count(), "system": platform.system(),
             "python": platform.python_version(),
-            **{name: version(name) for name in ("rdks", "numpy", "scipy", "scikit-learn", "numba")}}
+            **{name: version(name) for name in ("rdks", "numpy", "scipy", "scikit-learn", "numba", "finufft")}}
 
 
 WIDTHS = "{:<70} {:>10} {:>11} {:>11} {:>8} {:>10} {:<7}{}"
@@ -76,7 +81,10 @@ def main():
     parser.add_argument("--quick", action="store_true", help="smaller and fewer runs; not for citing")
     parser.add_argument("--only", metavar="NAME", choices=list(CASES), help=f"one of {', '.join(CASES)}")
     parser.add_argument("--json", metavar="FILE", help="where the JSON goes; a temporary file by default")
+    parser.add_argument("--plot", metavar="FILE", help="draw the rows of 'scaling' as a picture")
     options = parser.parse_args()
+    if options.plot and options.only not in (None, "scaling"):
+        parser.error("--plot draws the rows of 'scaling'")
 
     about = machine()
     print(", ".join(f"{k} {v}" for k, v in about.items()), flush=True)
@@ -101,6 +109,9 @@ def main():
         json.dump({"machine": about, "quick": options.quick, "seconds": round(seconds, 1),
                    "rows": [dataclasses.asdict(row) for row in rows]}, out, indent=1)
     print(f"JSON: {path}")
+    if options.plot:
+        scaling.plot([row for row in rows if row.case == "scaling"], options.plot)
+        print(f"picture: {options.plot}")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,9 @@ class AutoSum(Sources):
         self._made, self._near = {}, None
 
     def __getstate__(self):
-        return {**self.__dict__, "_made": {}, "_near": None}
+        # coefficients are few and took a pass over the data; trees are neither
+        made = {name: engine for name, engine in self._made.items() if name == "spectral"}
+        return {**self.__dict__, "_made": made, "_near": None}
 
     def like(self, Z, weight, time):
         return type(self)(self.manifold, Z, weight, time, self.n_jobs, self.rtol)
@@ -99,8 +101,9 @@ class AutoSum(Sources):
         factors = self.manifold.factors()
         if self._near is None:
             # chords do not depend on the time; the hyperbolic rate is that of squared distances
-            count = max(64, _SAMPLE[0] // self.manifold.n_images)
-            some, few = (self.Z[np.linspace(0, len(self.Z) - 1, k).astype(int)] for k in (count, _SAMPLE[1]))
+            counts = max(64, _SAMPLE[0] // self.manifold.n_images), _SAMPLE[1]
+            # from all over the data, and not the same ones twice
+            some, few = (self.Z[((np.arange(k) + 0.5) / k * len(self.Z)).astype(int)] for k in counts)
             images = self.manifold.images(some)[:, None]
             self._near = []
             for f, piece in self.manifold.pieces():

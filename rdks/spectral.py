@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from joblib import effective_n_jobs
+from scipy.special import expit
 
 from .cells import Cells
 from .engines import Evaluation, Sources
@@ -81,8 +82,7 @@ class Moments:
 
     def merge(self, other):
         """Return the coefficients of both sets of sources."""
-        mine = 1 / (1 + np.exp(other.log_weight - self.log_weight))
-        theirs = 1 / (1 + np.exp(self.log_weight - other.log_weight))
+        mine, theirs = expit(self.log_weight - other.log_weight), expit(other.log_weight - self.log_weight)
         return Moments(self.harmonics, mine * self.coef + theirs * other.coef,
                        float(np.logaddexp(self.log_weight, other.log_weight)),
                        mine**2 * self.squares + theirs**2 * other.squares, self.shortest, max(self.eps, other.eps))

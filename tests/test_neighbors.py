@@ -162,6 +162,12 @@ def test_what_a_group_of_queries_leaves_out_counts_for_each():
         total, _, _, left, _, pairs = engine._sums(_kernels, blocks, tables, Q, rows, 0, np.full(len(Q), 2.0))
         missing = everything - total
         assert (pairs < 50_000).all() and (missing > 1e-9).all()
+        # derivatives, in units of 1/sqrt(t) and 1/t
+        blocks, tables = engine._tables(engine._moved(0.0, len(Q), None), 2)
+        _, slope, bend, *_ = engine._sums(_kernels, blocks, tables, Q, rows, 2, np.full(len(Q), 60.0))
+        _, found, bent, more, _, _ = engine._sums(_kernels, blocks, tables, Q, rows, 2, np.full(len(Q), 2.0))
+        assert (np.sqrt(0.5 * ((slope - found) ** 2).sum(axis=1)) <= more).all()
+        assert (0.5 * np.abs(bend - bent) <= manifold.dim * more).all()
         assert (missing <= left).all() and (left <= 1000 * missing).all()
 
 

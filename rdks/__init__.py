@@ -31,4 +31,4 @@ from __future__ import annotations
 from .estimator import RDKSEstimator
 
 __all__ = ["RDKSEstimator", "__version__"]
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -21,7 +21,6 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp, poch
 
-from .errors import UnsupportedError
 from .manifolds.base import wrap
 
 __all__ = ["RULES", "Selection", "search_range", "select"]
@@ -442,12 +441,11 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
     True
     """
     rule, n = AUTO if rule == "auto" else rule, len(engine.Z)
+    data = f"{n} distinct points"
     if engine.cells is not None:  # of a stream only the coefficients are left
+        data = f"the coefficients of a stream, in {n} cells"
         if rule == "lcv":
             rule = "lscv"
-        if not engine.manifold.is_homogeneous:
-            raise UnsupportedError(f"a stream on {engine.manifold!r} cannot choose a bandwidth: points of that space "
-                                   "are not all alike, and the observations are not kept. Pass a number as bandwidth")
     if rule in ("lscv", "isj") and engine.manifold.has_drift:
         raise ValueError(f"bandwidth={rule!r} estimates squared errors by the symmetry of the heat kernel, which a "
                          f"process with a drift, {engine.manifold!r}, has not. Use 'lcv', 'rot' or a number")
@@ -470,11 +468,11 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
         curves = _Curves(engine, step, high)
         t = None
         if rule == "rot":
-            t, why = _rule_of_thumb(engine), f"rule of thumb for {n} distinct points"
+            t, why = _rule_of_thumb(engine), f"rule of thumb for {data}"
         if rule == "isj":
             t, times, values = _isj(curves, low, high, least if engine.cells is not None else 0.0)
             if t is not None:
-                why = f"Sheather-Jones fixed point of {n} distinct points"
+                why = f"Sheather-Jones fixed point of {data}"
             else:
                 rule, why = "lscv", "; Sheather-Jones has no fixed point here"
         if t is None:
@@ -491,7 +489,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
                 t = min(t, floor)
             at_end = "low" if best <= ends[0] + 1e-9 else "high" if best >= ends[1] - 1e-9 else ""
             name = "leave-one-out likelihood" if rule == "lcv" else "least-squares cross-validation"
-            why = f"{name} of {n} distinct points{why}"
+            why = f"{name} of {data}{why}"
             if rule == "lcv":
                 values, scanned = -values, -scanned
             if at_end == "high" and engine.manifold.log_volume < np.inf:

@@ -42,10 +42,10 @@ class Cells:
         terms = np.column_stack([weight, weight[:, None] * away, weight * np.einsum("ij,ij->i", away, away)])
         return cls(side, *_add_up(key, terms))
 
-    def merge(self, other):
-        """Return the summary of the points of both; the grids are the same."""
+    def merge(self, other, mine=1.0, theirs=1.0):
+        """Return the summary of the points of both, weights multiplied by two numbers; the grids are the same."""
         return Cells(self.side, *_add_up(np.concatenate([self.key, other.key]),
-                                         np.concatenate([self.sums, other.sums])))
+                                         np.concatenate([mine * self.sums, theirs * other.sums])))
 
     @property
     def weight(self):

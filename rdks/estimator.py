@@ -186,6 +186,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             If a parameter, the shape of X or a weight is wrong, or a rule has a single distinct
             point to choose from. The estimator is left as it was.
         """
+        return self._fit(X, sample_weight)
+
+    def _fit(self, X, sample_weight, stream=False):
         self._check_parameters()
         X, layout, probe = self._read(X)
         names = getattr(probe, "feature_names_in_", None)
@@ -206,6 +209,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                               "latitude and the second for the longitude", UserWarning, stacklevel=2)
         weight = validation.as_weights(sample_weight, len(X))
         Z = validation.as_points(manifold, X, self.check_points)
+        if stream:
+            self._check_stream(manifold)
         raw = self._gather(self._sources(manifold, Z, weight))
         state = self._state(raw, len(X))
         state.update(manifold_reason_=reason, _layout=layout, n_features_in_=probe.n_features_in_)
@@ -226,16 +231,18 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         self
         """
         self._check_parameters()
-        if self.engine == "spectral" and isinstance(self.bandwidth, str) and not self._smallest() > 0:
-            raise ValueError(f"partial_fit with engine='spectral' and bandwidth={self.bandwidth!r}: the degree of the "
-                             "expansion is fixed at the first block. Pass the smallest bandwidth that may be chosen as "
-                             "min_bandwidth, or a number as bandwidth")
         if not hasattr(self, "_raw"):
-            return self.fit(X, y, sample_weight)
+            return self._fit(X, sample_weight, stream=True)
+        self._check_stream(self.manifold_)
         X, _, _ = self._read(X, reset=False)
         weight = validation.as_weights(sample_weight, len(X))
         Z = validation.as_points(self.manifold_, X, self.check_points)
-        raw = self._gather(self._raw).merge(self._gather(self._sources(self.manifold_, Z, weight)))
+        before = self._current(self._raw)
+        raw = before.merge(self._gather(self._sources(self.manifold_, Z, weight), before))
+        if isinstance(self.bandwidth, str) and raw.cells is not None and before.cells is None:
+            warnings.warn(f"after {self.n_samples_seen_ + len(X)} rows a stream keeps coefficients and a summary in "
+                          "cells: from here on copies are not merged any more, and 'auto' and 'lcv' choose by 'lscv', "
+                          "which needs no observations", UserWarning, stacklevel=2)
         self._accept(self._state(raw, self.n_samples_seen_ + len(X)))
         return self
 
@@ -271,8 +278,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             raise ValueError(f"merge: {what} differ; fit both with the same parameters")
         new = clone(self)
         new.__dict__.update({k: v for k, v in self.__dict__.items() if k not in mine})
-        raw = self._gather(self._raw).merge(self._gather(other._raw))
-        new._accept(new._state(raw, self.n_samples_seen_ + other.n_samples_seen_))
+        left, right = self._current(self._raw), self._current(other._raw)
+        new._accept(new._state(left.merge(self._gather(right, left)), self.n_samples_seen_ + other.n_samples_seen_))
         return new
 
     def _check_parameters(self):
@@ -327,11 +334,38 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         used = weight > 0
         return sources(manifold, Z[used], weight[used], 0.0, self.n_jobs, self.engine, self.rtol)
 
-    def _gather(self, raw):
-        """Compute the coefficients that are to be added up, where the shortest time they must serve is known."""
-        shortest = self._smallest() if isinstance(self.bandwidth, str) else float(self.bandwidth)
+    def _check_stream(self, manifold):
+        """Raise an error where a stream of coefficients could not choose its bandwidth."""
+        if self.engine != "spectral" or not isinstance(self.bandwidth, str) or manifold.kernel != "factors":
+            return
+        if not self._smallest() > 0:
+            raise ValueError(f"partial_fit with engine='spectral' and bandwidth={self.bandwidth!r}: the degree of the "
+                             "expansion is fixed at the first block. Pass the smallest bandwidth that may be chosen as "
+                             "min_bandwidth, or a number as bandwidth")
+        if not manifold.is_homogeneous:
+            raise UnsupportedError(f"a stream on {manifold!r} cannot choose a bandwidth: points of that space are not "
+                                   "all alike, and observations are not kept. Pass a number as bandwidth")
+
+    def _current(self, raw):
+        """Return the observations as the engine that the parameters ask for now holds them."""
+        new = sources(raw.manifold, raw.Z, raw.weight, 0.0, self.n_jobs, self.engine, self.rtol)
+        same = type(new) is type(raw) and getattr(new, "rtol", None) == getattr(raw, "rtol", None)
+        if same or raw.cells is None:
+            return self._gather(raw if same else new)
+        raise ValueError(f"a stream that keeps no observations, fitted with engine='spectral' and rtol={raw.rtol:g}, "
+                         f"cannot go on with engine={self.engine!r} and rtol={self.rtol:g}")
+
+    def _gather(self, raw, like=None):
+        """Compute the coefficients that are to be added up, where the shortest time they must serve is known.
+
+        With `like`, which has coefficients already, the shortest time that those serve.
+        """
+        shortest = self._smallest()
+        if not isinstance(self.bandwidth, str):
+            shortest = min(shortest or np.inf, float(self.bandwidth))
         if self.engine == "spectral" and raw.manifold.kernel == "factors" and shortest > 0:
-            raw.moments(shortest**2)
+            known = getattr(like, "shortest", None)
+            raw.moments(shortest**2 if known is None else known)
         return raw
 
     def _smallest(self):

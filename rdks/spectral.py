@@ -54,6 +54,11 @@ def _threads(n_jobs, work):
     return effective_n_jobs(n_jobs) if work > _SERIAL else 1
 
 
+def _serve(moments, time):
+    """Say whether there are coefficients that serve a time."""
+    return moments is not None and moments.shortest <= time * (1 + 1e-12)
+
+
 @dataclass(frozen=True)
 class Moments:
     """Coefficients of a set of weighted sources, whose weights are divided by their sum.
@@ -80,9 +85,13 @@ class Moments:
     shortest: float
     eps: float
 
+    def shares(self, other):
+        """Return the parts that both sets of sources have in the weight of both."""
+        return expit(self.log_weight - other.log_weight), expit(other.log_weight - self.log_weight)
+
     def merge(self, other):
         """Return the coefficients of both sets of sources."""
-        mine, theirs = expit(self.log_weight - other.log_weight), expit(other.log_weight - self.log_weight)
+        mine, theirs = self.shares(other)
         return Moments(self.harmonics, mine * self.coef + theirs * other.coef,
                        float(np.logaddexp(self.log_weight, other.log_weight)),
                        mine**2 * self.squares + theirs**2 * other.squares, self.shortest, max(self.eps, other.eps))
@@ -124,7 +133,9 @@ class SpectralSum(Sources):
         why = unsupported(manifold)
         if why:
             raise UnsupportedError(f"engine='spectral' cannot serve {manifold!r}: {why}")
-        self.rtol = rtol
+        if not 0 < rtol < 1:
+            raise ValueError(f"rtol = {rtol!r} must be positive and below 1")
+        self.rtol = float(rtol)
         self.clock = float(self.time[self.weight > 0].min())
         self.cells = None      # where the sources were summed up: Z, weight and time are those of cells then
         self._moments = None
@@ -158,7 +169,8 @@ class SpectralSum(Sources):
         moments = mine.merge(theirs) if alike else None
         if moments is not None and (self.cells is not None or other.cells is not None
                                     or len(self.Z) + len(other.Z) > _KEEP):
-            return self._of_cells(self._summary().merge(other._summary()), moments, self.clock)
+            shares = mine.shares(theirs)
+            return self._of_cells(self._summary().merge(other._summary(), *shares), moments, self.clock)
         new = super().merge(other)
         new._moments = moments
         return new
@@ -177,7 +189,7 @@ class SpectralSum(Sources):
         """Return the sources summed up by cells."""
         if self.cells is not None:
             return self.cells
-        return Cells.of(self.manifold.project(self.Z), self.weight, self._side())
+        return Cells.of(self.manifold.project(self.Z), self.share, self._side())
 
     def _side(self):
         """Side of the cells of a summary: a part of the bandwidth, or what the number of cells allows."""
@@ -195,8 +207,8 @@ class SpectralSum(Sources):
 
     def moments(self, t=0.0):
         """Return coefficients that serve times of at least `t` since the state; known ones if they do."""
-        shortest, known = self.clock + t, self._moments
-        if self.knows(t):
+        shortest, known = self.clock + t, self._moments  # which another thread may replace
+        if _serve(known, shortest):
             return known
         if self.cells is not None:
             raise ValueError(f"a bandwidth of {np.sqrt(shortest):.4g} is below {np.sqrt(known.shortest):.4g}, which "
@@ -218,9 +230,14 @@ class SpectralSum(Sources):
                                 float(share @ share), shortest, eps)
         return self._moments
 
+    @property
+    def shortest(self):
+        """Shortest time that the coefficients at hand serve; None if there are none."""
+        return None if self._moments is None else self._moments.shortest
+
     def knows(self, t=0.0):
         """Whether there are coefficients that serve times of at least `t` since the state."""
-        return self._moments is not None and self._moments.shortest <= (self.clock + t) * (1 + 1e-12)
+        return _serve(self._moments, self.clock + t)
 
     def _log_peak(self, t):
         """Log of the kernel's peak after a further time `t`, without images."""
@@ -307,13 +324,15 @@ class SpectralSum(Sources):
     def _warn_of_cells(self, count, total, log_density, t):
         """Say how good the densities are that only the summary in cells knows."""
         depth = self._log_peak(t) - float(log_density.min())
-        d, time = self.manifold.dim, self.clock + t
-        # the kernel falls by exp(-g x) across a cell, g^2 = 2 depth / t: twice what the spread of the sources in their
-        # cells changes, or what the place of a source in its cell changes at most
-        off = min(2 * depth * self.cells.spread / d / time, np.sqrt(0.5 * depth * d / time) * self.cells.side)
+        # the log kernel changes by g x along a distance x, g^2 = 2 depth / t: what the spread of the sources in their
+        # cells changes on average, and what the place of a source in its cell changes at most
+        time = self.clock + t
+        usual = depth * self.cells.spread / self.manifold.dim / time
+        most = np.sqrt(2 * depth / time * self.manifold.embed_dim) * self.cells.side
         warnings.warn(f"{count} of {total} points lie where the density is too low for the coefficients of the stream. "
-                      "It was computed from its summary in cells there, with an error of up to about "
-                      f"{off:.2g} in its logarithm", AccuracyWarning, stacklevel=2)
+                      "It was computed from its summary in cells there, with an error in its logarithm of about "
+                      f"{min(usual, most):.2g}, at most {most:.2g}; its gradient is off by as much per bandwidth",
+                      AccuracyWarning, stacklevel=2)
 
     def _near(self):
         """Return the engine that does the queries which the expansion cannot."""

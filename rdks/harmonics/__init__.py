@@ -18,8 +18,8 @@ __all__ = ["Fourier", "Harmonics", "SphericalHarmonics", "WignerFunctions", "cos
 # points; of a point and of a coefficient, for each function that is evaluated.
 _SECONDS = {"1": (7e-8, 1e-7, 2.7e-8, 5e-8), "2": (2e-7, 1.5e-7, 1.1e-7, 7.5e-8), "3": (1.3e-6, 3.3e-7, 8e-7, 1.7e-7),
             "sphere2": (1.5e-7, 5e-8, 8e-8, 4.5e-8), "sphere3": (1e-6, 1.8e-7, 8.5e-7, 1.9e-7)}
-# Coefficients that are computed at most: their grids of the Fourier transform take 8 to 64 bytes times 2^d each.
-_MOST = 2**23
+# Size of a transform at most, so that its grids stay below some 500 MB; see `_size`.
+_MOST = 2**22
 
 
 def unsupported(manifold):
@@ -42,6 +42,14 @@ def degrees(manifold, t, eps):
     """Return the degree that serves a time, as the harmonics of the manifold take it; see :func:`degree_for`."""
     found = [degree_for(f, t, eps) for f in manifold.factors()]
     return tuple(found) if manifold.factors()[0].dim == 1 else found[0]
+
+
+def _size(manifold, degree):
+    """Return the number of modes of the Fourier transform behind a degree."""
+    dim = manifold.factors()[0].dim
+    if dim == 1:
+        return float(np.prod([2.0 * k + 1 for k in degree]))
+    return (2.0 * degree + 2) ** 2 if dim == 2 else (degree + 1.0) ** 3
 
 
 def harmonics_for(manifold, t, eps):
@@ -68,10 +76,10 @@ def harmonics_for(manifold, t, eps):
     (23, 23)
     """
     factors, degree = manifold.factors(), degrees(manifold, t, eps)
-    if factors[0].dim == 1:
-        return Fourier(factors, degree) if np.prod([2.0 * k + 1 for k in degree]) <= _MOST else None
-    if (degree + 1.0) ** factors[0].dim > _MOST:
+    if _size(manifold, degree) > _MOST:
         return None
+    if factors[0].dim == 1:
+        return Fourier(factors, degree)
     make = SphericalHarmonics if factors[0].dim == 2 else WignerFunctions
     return make(degree, factors[0].radius, even=manifold.antipodal)
 
@@ -130,17 +138,13 @@ def cost_of(manifold, t, eps, n_sources, n_queries, n_functions):
     float
         inf where there are too many coefficients.
     """
-    dims, degree = [f.dim for f in manifold.factors()], np.atleast_1d(degrees(manifold, t, eps)).astype(float)
-    kind, parts = str(len(dims)), 1
-    modes = kept = np.prod(2 * degree + 1)
-    if dims[0] > 1:
-        kind = f"sphere{dims[0]}"
-        kept = (degree[0] + 1) ** dims[0]
-        modes = (2 * degree[0] + 2) ** 2 if dims[0] == 2 else kept
-        # half-integer degrees are a transform of their own
-        parts = 2 if dims[0] == 3 and not manifold.antipodal else 1
-    if kept > _MOST:
+    dims, degree = [f.dim for f in manifold.factors()], degrees(manifold, t, eps)
+    modes = _size(manifold, degree)
+    if modes > _MOST:
         return np.inf
+    kind = f"sphere{dims[0]}" if dims[0] > 1 else str(len(dims))
+    # half-integer degrees are a transform of their own
+    parts = 2 if dims[0] == 3 and not manifold.antipodal else 1
     source, coefficient, query, value = _SECONDS[kind]
     shared = n_functions if kind == "sphere2" else 2 * ((n_functions + 1) // 2)  # two share a transform
     return 1e-3 + parts * (n_sources * source + (n_sources > 0) * modes * coefficient

@@ -8,6 +8,7 @@ from scipy.special import gammaln
 
 __all__ = ["CHUNK", "Harmonics", "degree_for", "levels"]
 
+_FAR = 100_000  # levels that are listed at most
 #: Points that are handled together: temporary arrays stay below some 50 MB.
 CHUNK = 2**20
 
@@ -46,8 +47,9 @@ def levels(factor, degree):
 def degree_for(factor, t, eps):
     r"""Return the degree beyond which a heat kernel's eigenfunctions do not matter.
 
-    The smallest L with :math:`\sum_{l>L}\max(1,\lambda_lt)N_le^{-\lambda_lt/2}\le\epsilon\sum_lN_le^{-\lambda_lt/2}`,
-    so that the Laplacian in units of 1/t is served as well as the density.
+    Up to some ten thousand the smallest L with
+    :math:`\sum_{l>L}\max(1,\lambda_lt)N_le^{-\lambda_lt/2}\le\epsilon\sum_lN_le^{-\lambda_lt/2}`,
+    so that the Laplacian in units of 1/t is served as well as the density; above, about that.
 
     Parameters
     ----------
@@ -70,7 +72,10 @@ def degree_for(factor, t, eps):
     79
     """
     # terms fall below 1e-40 of the largest well before this
-    far = int(np.ceil(np.sqrt(200.0 / t) * factor.scale)) + 2 * factor.dim + 2
+    reach = np.sqrt(200.0 / t) * factor.scale
+    if not reach <= _FAR:  # so many that nobody will want them all: without a list of levels
+        return int(min(np.sqrt(-2 * np.log(eps) / t) * factor.scale, 1e15))
+    far = int(np.ceil(reach)) + 2 * factor.dim + 2
     eigenvalue, multiplicity = levels(factor, far)
     term = multiplicity * np.exp(-0.5 * t * eigenvalue)
     beyond = np.cumsum((term * np.maximum(1.0, eigenvalue * t))[::-1])[::-1]  # of this level and all higher ones

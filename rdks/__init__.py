@@ -20,6 +20,7 @@ Map
 :mod:`rdks.choice`      which engine sums over observations: all of them (:mod:`rdks.engines`; :mod:`rdks.pairs`: pair
                         by pair), those that matter (:mod:`rdks.neighbors`), eigenfunctions (:mod:`rdks.spectral`;
                         :mod:`rdks.nodal`: on discretised spaces)
+:mod:`rdks.hierarchy`   boxes around sources, and how far a kernel reaches
 :mod:`rdks.harmonics`   eigenfunctions, with fast transforms
 :mod:`rdks.bandwidth`   choosing how much to smooth
 :mod:`rdks.sampling`    drawing points

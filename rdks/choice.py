@@ -193,7 +193,8 @@ def choose_engine(total, n_queries, t=0.0, order=0):
     seconds = expected_seconds(total, n_queries, t, order)
     name = min(seconds, key=seconds.get)
     others = ", ".join(f"{other} {value:.2g} s" for other, value in seconds.items() if other != name)
-    return name, f"expected to take {seconds[name]:.2g} s for {n_queries} queries on {n} sources ({others})"
+    return name, (f"expected to take {seconds[name]:.2g} s on one thread of a common processor for {n_queries} queries "
+                  f"on {n} sources ({others})")
 
 
 def describe(total):

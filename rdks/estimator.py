@@ -89,8 +89,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         that streams: its coefficients are all that `partial_fit` and `merge` need to keep. "auto" is whichever is
         expected to be done first, call by call; ``engine_`` and ``engine_reason_`` say what that is for as many
         queries as observations.
+        A bandwidth rule searches by "auto" in any case.
     rtol : float
-        Relative accuracy of the density at every query, which "neighbors" and "spectral" reach.
+        Relative accuracy of the density at every query, which all engines reach; "direct" has 1e-12 anyway.
     check_points : {"raise", "project", "ignore"}
         What to do with a row that is not on the manifold to within 1e-6: raise PointError, use
         the nearest point, or do not look (rows are rounded to the nearest point in any case).
@@ -186,31 +187,23 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             If a parameter, the shape of X or a weight is wrong, or a rule has a single distinct
             point to choose from. The estimator is left as it was.
         """
-        return self._fit(X, sample_weight)
-
-    def _fit(self, X, sample_weight, stream=False):
         self._check_parameters()
         X, layout, probe = self._read(X)
         names = getattr(probe, "feature_names_in_", None)
         order = validation.geographic_order(names)
+        manifold, reason = self._resolve(X, layout)
         if isinstance(self.manifold, str) and self.manifold == "auto":
-            manifold, reason = validation.automatic_manifold(X, layout)
             if order:
                 hint = "manifold=Sphere(2, coords='latlon_deg')" + (
                     " and the columns in the order latitude, longitude" if order == "lonlat" else "")
                 reason += f"; the columns are named like geographic coordinates: for the sphere pass {hint}"
                 warnings.warn(f"manifold='auto' takes the columns {list(names)} as flat coordinates. For points "
                               f"of a sphere pass {hint}", UserWarning, stacklevel=2)
-        else:
-            manifold = validation.as_manifold(self.manifold, X.shape[1])
-            reason = "given"
-            if order == "lonlat" and getattr(manifold, "coords", "").startswith("latlon"):
-                warnings.warn(f"the columns are named {list(names)}, but {manifold!r} takes the first for the "
-                              "latitude and the second for the longitude", UserWarning, stacklevel=2)
+        elif order == "lonlat" and getattr(manifold, "coords", "").startswith("latlon"):
+            warnings.warn(f"the columns are named {list(names)}, but {manifold!r} takes the first for the "
+                          "latitude and the second for the longitude", UserWarning, stacklevel=2)
         weight = validation.as_weights(sample_weight, len(X))
         Z = validation.as_points(manifold, X, self.check_points)
-        if stream:
-            self._check_stream(manifold)
         raw = self._gather(self._sources(manifold, Z, weight))
         state = self._state(raw, len(X))
         state.update(manifold_reason_=reason, _layout=layout, n_features_in_=probe.n_features_in_)
@@ -232,7 +225,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         """
         self._check_parameters()
         if not hasattr(self, "_raw"):
-            return self._fit(X, sample_weight, stream=True)
+            self._check_stream(self._resolve(*self._read(X)[:2])[0])
+            return self.fit(X, y, sample_weight)
         self._check_stream(self.manifold_)
         X, _, _ = self._read(X, reset=False)
         weight = validation.as_weights(sample_weight, len(X))
@@ -328,6 +322,12 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             X = X.reshape(shape[0], -1) if shape[0] else X.reshape(0, int(np.prod(layout)))
         X = validate_data(probe, X, reset=reset, dtype=np.float64, order="C")
         return X, layout or (X.shape[1],), probe
+
+    def _resolve(self, X, layout):
+        """Return the manifold of data as read, and why."""
+        if isinstance(self.manifold, str) and self.manifold == "auto":
+            return validation.automatic_manifold(X, layout)
+        return validation.as_manifold(self.manifold, X.shape[1]), "given"
 
     def _sources(self, manifold, Z, weight):
         """Return the observations as sources at time 0, held by the engine that was asked for."""

@@ -250,3 +250,10 @@ def test_points_that_no_bandwidth_can_tell_apart():
     Z = 1e-160 * np.arange(5.0)[:, None]
     with pytest.raises(ValueError, match="beyond the range"):
         select(engine(Euclidean(1), Z), "lcv")
+
+
+@pytest.mark.parametrize("rule", ["lcv", "lscv", "isj", "rot"])
+def test_a_minimum_beyond_the_range_searched(rule):
+    X = np.random.default_rng(19).standard_normal((100, 2))
+    found = RDKSEstimator(Euclidean(2), bandwidth=rule, min_bandwidth=50.0).fit(X)
+    assert found.bandwidth_ == 50.0 and "min_bandwidth" in found.selection_.reason

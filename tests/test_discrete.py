@@ -775,3 +775,11 @@ def test_read_does_not_underflow():
     B = sp.csr_array(np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
     log_p = np.array([-5000.0, -5001.0, 3.0])
     assert read(B, log_p) == pytest.approx([-5000 + np.log(0.5 * (1 + np.exp(-1.0))), -5001.0])
+
+
+def test_no_bandwidth_is_chosen_below_the_resolution(monkeypatch):
+    ring, X = np.roll(np.eye(40), 1, axis=1), np.arange(5.0, 12.0)[:, None]
+    assert RDKSEstimator(Graph(ring + ring.T)).fit(X).bandwidth_ < 20.0
+    monkeypatch.setattr(Graph, "shortest_time", 400.0)
+    est = RDKSEstimator(Graph(ring + ring.T)).fit(X)
+    assert est.bandwidth_ == pytest.approx(20.0) and "resolution of the space" in est.selection_.reason

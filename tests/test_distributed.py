@@ -79,7 +79,7 @@ def unit(rng, n):
 @pytest.fixture(scope="module")
 def cluster():
     # worker processes are spawned: nothing is inherited but the path and the environment
-    with (distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+    with (distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0",
                                    memory_limit=None, silence_logs=50) as cluster,
           distributed.Client(cluster, set_as_default=False) as client):
         yield client

@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rdks import RDKSEstimator
 from rdks.errors import DuplicatesWarning, PointError, UnsupportedError
-from rdks.manifolds import SO3, SPD, Circle, Euclidean, Sphere, Torus, load_geomstats
+from rdks.manifolds import SO3, SPD, Circle, Euclidean, Graph, Sphere, Torus, load_geomstats
 
 
 def unit(rng, n, d=2):
@@ -378,3 +378,19 @@ def test_check_points():
 def test_bad_manifolds_raise(make):
     with pytest.raises(ValueError, match=r"must be|at least|one of|needs|give"):
         make()
+
+
+def test_parameters_reach_the_engine():
+    X = np.random.default_rng(20).uniform(0, 6, (60, 2))
+    for engine in ("auto", "neighbors", "spectral"):
+        est = RDKSEstimator("torus", bandwidth=0.5, engine=engine, rtol=1e-3, n_jobs=1).fit(X)
+        assert est._sum.rtol == 1e-3
+        assert est.set_params(n_jobs=2).partial_fit(X)._sum.n_jobs == 2
+
+
+def test_a_discretised_space_takes_spectral_for_its_own():
+    ring = np.roll(np.eye(12), 1, axis=1)
+    nodes = np.arange(12.0)[:, None]
+    fits = [RDKSEstimator(Graph(ring + ring.T), bandwidth=0.5, engine=engine).fit(nodes) for engine in
+            ("auto", "spectral")]
+    np.testing.assert_array_equal(*(est.partial_fit(nodes[:3]).score_samples(nodes) for est in fits))

@@ -2,12 +2,15 @@
 import numpy as np
 import pytest
 
-from rdks.harmonics import Fourier, degree_for, moments_of
+from rdks.harmonics import Fourier, degree_for, harmonics_for, moments_of, unsupported
 from rdks.harmonics.base import levels
 from rdks.manifolds import Box, Circle, Euclidean, Product, Quotient, SpaceForm, Sphere, Torus
 
 SPACES = [Circle(period=24.0), Torus(2), Torus(2, period=(1.0, 360.0)), Torus(3, period=(2.0, 5.0, 1.0)), Sphere(1),
           Product(Circle(), Sphere(1, radius=3.0))]
+
+TURN = np.array([[0.0, -1.0], [1.0, 0.0]])
+SCREW = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 
 
 def modes(manifold, harmonics, Z):
@@ -75,7 +78,11 @@ def test_power_of_one_point_is_the_volume(manifold):
 @pytest.mark.parametrize("manifold", [
     Box([(0.0, 1.0)]), Box([(-1.0, 1.0), (0.0, 3.0)]), Box([(0.0, 1.0)] * 3), Product(Circle(), Box([(0.0, 2.0)])),
     Quotient(Torus(2, period=1.0), [np.eye(2), np.array([[0.0, 1.0], [1.0, 0.0]])]),
-    Quotient(Circle(period=360.0), [[[1.0]]] * 3, shifts=[[0.0], [120.0], [240.0]])], ids=repr)
+    Quotient(Circle(period=360.0), [[[1.0]]] * 3, shifts=[[0.0], [120.0], [240.0]]),
+    Quotient(Torus(2, period=1.0), [np.linalg.matrix_power(TURN, k) for k in range(4)],
+             shifts=[[0.0, 0.0], [0.3, 0.1], [0.2, 0.4], [0.9, 0.3]]),
+    Quotient(Torus(3, period=1.0), [np.linalg.matrix_power(SCREW, k) for k in range(3)],
+             shifts=[[0.0] * 3, [0.1, 0.2, 0.7], [0.3, 0.9, 0.8]])], ids=repr)
 def test_images_are_permuted_coefficients(manifold):
     rng = np.random.default_rng(3)
     Z, w = manifold.random(30, rng), rng.uniform(0.5, 2, 30)
@@ -110,8 +117,13 @@ def test_the_degree_is_the_smallest_that_serves(factor, eps):
 
 
 def test_who_has_no_transform():
-    from rdks.harmonics import unsupported
     from rdks.manifolds import SPD, OrnsteinUhlenbeck
     for manifold in (Euclidean(2), OrnsteinUhlenbeck(1), Sphere(4), Torus(4), SPD(2), Product(Sphere(2), Euclidean(1))):
         assert unsupported(manifold)
     assert not unsupported(Sphere(2))
+
+
+def test_who_has_too_many_eigenfunctions():
+    assert unsupported(Product(Sphere(2), Circle())) and unsupported(Product(Circle(), Sphere(3)))
+    for manifold in (Torus(2), Sphere(2), Sphere(3)):
+        assert harmonics_for(manifold, 1.0, 1e-9) is not None and harmonics_for(manifold, 1e-9, 1e-9) is None

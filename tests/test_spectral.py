@@ -9,7 +9,8 @@ import pytest
 from rdks import RDKSEstimator, harmonics, spectral
 from rdks.engines import DirectSum
 from rdks.errors import AccuracyWarning, UnsupportedError
-from rdks.manifolds import SO3, SU2, Box, Circle, Euclidean, Product, ProjectiveSpace, Sphere, Torus
+from rdks.harmonics import harmonics_for, moments_of
+from rdks.manifolds import SO3, SU2, Box, Circle, Euclidean, Product, ProjectiveSpace, Quotient, Sphere, Torus
 from rdks.spectral import Moments, SpectralSum, accuracy
 
 SPACES = [Circle(period=24.0), Torus(2), Torus(3, period=(2.0, 2.5, 3.0)), Box([(0.0, 1.0), (-3.0, 2.0)]), Sphere(1),
@@ -313,3 +314,135 @@ def test_accuracy_is_asked_for_what_it_serves():
         assert 1e-13 <= narrow < wide <= 1e-8
         assert accuracy(manifold, 10.0, 1e-4) > wide
     assert isinstance(SpectralSum(Circle(), np.zeros((1, 1)), np.ones(1), 1.0).moments(), Moments)
+
+
+@pytest.mark.parametrize("manifold", [Torus(2), Sphere(2), SO3()], ids=repr)
+def test_sources_of_different_times_in_the_tail(manifold):
+    rng = np.random.default_rng(10)
+    Z = manifold.project(manifold.random(1, rng) + 0.05 * rng.standard_normal((90, manifold.embed_dim)))
+    time, w, Q = rng.choice([0.02, 0.03], 90), rng.uniform(0.5, 2, 90), manifold.random(60, rng)
+    exact = DirectSum(manifold, Z, w, time).evaluate(Q, 0.01, 2)
+    total = SpectralSum(manifold, Z, w, time)
+    p, _, _, error = total.expansion(Q, 0.01)
+    assert (total.rtol * p < error).sum() > 20
+    for a, b in zip(exact, total.evaluate(Q, 0.01, 2), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rtol", [1e-4, 1e-9])
+def test_the_error_bar_says_which_queries_are_done_again(rtol):
+    """No more and no fewer; the others are done to rtol, not to a default."""
+    torus, rng = Torus(2), np.random.default_rng(11)
+    Z, w = torus.project(np.pi + 0.3 * rng.standard_normal((300, 2))), rng.uniform(0.5, 2, 300)
+    Q = torus.random(2000, rng)
+    total = SpectralSum(torus, Z, w, 0.02, rtol=rtol)
+    found = total.evaluate(Q).log_density
+    p, _, _, error = total.expansion(Q)
+    good = p > error / rtol
+    assert 100 < good.sum() < 1900 and total._near().rtol == rtol
+    np.testing.assert_allclose(found[good], np.log(p[good]), rtol=1e-12)
+    np.testing.assert_array_equal(found[~good], total._near().evaluate(Q[~good]).log_density)
+
+
+def test_coefficients_are_kept_for_sources_of_one_time_only():
+    torus, rng = Torus(2), np.random.default_rng(12)
+    Z, w, time = torus.random(200, rng), rng.uniform(0.5, 2, 200), rng.choice([0.2, 0.4], 200)
+    one, many = SpectralSum(torus, Z, w, 0.2), SpectralSum(torus, Z, w, time)
+    known, _ = one.moments(), many.moments()
+    assert one.at(0.3).moments() is known
+    for engine, other in ((one, 0.3), (one, time), (many, 0.3), (many, time + 0.1)):
+        exact = DirectSum(torus, Z, w, other).evaluate(Z[:20]).log_density
+        np.testing.assert_allclose(engine.at(other).evaluate(Z[:20]).log_density, exact, atol=1e-6)
+
+
+def test_coefficients_are_added_not_computed_again():
+    X = np.random.default_rng(13).uniform(0, 6, (300, 2))
+    fits = [RDKSEstimator("torus", bandwidth=0.3, engine="spectral").fit(part) for part in np.array_split(X, 2)]
+    both = fits[0]._raw.merge(fits[1]._raw)
+    assert both.knows(0.09) and not both.knows(0.08)
+
+
+def test_a_summary_keeps_mean_and_variance(short, monkeypatch):
+    """Whatever the size of the cells: what they lose of the spread of the sources is in their time."""
+    monkeypatch.setattr(spectral, "_CELLS", 1)
+    rng = np.random.default_rng(14)
+    X = 3 + 0.3 * rng.standard_normal((3000, 2))
+    est = a_stream(Torus(2), X, bandwidth=0.3)
+    total = est._sum
+    assert total.cells is not None and len(total.Z) < 300
+    mean = total.share @ total.Z
+    np.testing.assert_allclose(mean, X.mean(axis=0), atol=1e-12)
+    variance = total.share @ ((total.Z - mean) ** 2).sum(axis=1) + 2 * total.time[0]
+    np.testing.assert_allclose(variance, ((X - X.mean(axis=0)) ** 2).sum(axis=1).mean() + 2 * 0.09, rtol=1e-12)
+    # but the own terms are those of the observations
+    np.testing.assert_allclose(total.log_self(0.1), Torus(2).log_heat_kernel(X[:1], X[:1], 0.19)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("manifold", [Circle(), Torus(2), Sphere(2), Sphere(2, radius=100.0)], ids=repr)
+def test_a_summary_is_bounded(manifold, short, monkeypatch):
+    monkeypatch.setattr(spectral, "_MOST_CELLS", 100)
+    Z = manifold.random(3000, np.random.default_rng(15))
+    est = a_stream(manifold, manifold.unembed(Z), bandwidth=0.05 * min(manifold.scales))
+    assert 50 < len(est._raw.Z) < 400
+
+
+def test_error_bar_long_after_the_coefficients():
+    """Coefficients of a short time are as accurate as that asks for, the values as the later time does."""
+    for manifold in (Torus(2), Sphere(2), SO3()):
+        rng = np.random.default_rng(16)
+        Z, Q = manifold.random(300, rng), manifold.random(300, rng)
+        total = SpectralSum(manifold, Z, np.ones(300), 0.02)
+        known = total.moments()
+        for t in (0.1, 3.0):
+            p, _, _, error = total.expansion(Q, t)
+            want = np.exp(DirectSum(manifold, Z, np.ones(300), 0.02 + t).evaluate(Q).log_density)
+            fresh = SpectralSum(manifold, Z, np.ones(300), 0.02 + t).expansion(Q)[-1]
+            assert total.moments(t) is known and np.abs(p - want).max() <= error
+            assert error == pytest.approx(fresh, rel=1e-9)
+
+
+@pytest.mark.parametrize("manifold", [Box([(0.0, 1.0)]), SO3(symmetry="cubic"), Torus(2, period=5.0),
+                                      Product(Circle(), Circle(24.0), times=(1.0, 25.0))], ids=repr)
+def test_error_bar_in_units_of_the_peak(manifold):
+    Z = manifold.random(1, np.random.default_rng(17))
+    t = 0.03 * min(manifold.scales) ** 2
+    total = SpectralSum(manifold, Z, np.ones(1), t)
+    peak = np.exp(sum(float(f.log_kernel(np.zeros(1), t)[0]) for f in manifold.factors()) + manifold.log_unit)
+    want = 5 * spectral.accuracy(manifold, t, 1e-6) * peak * manifold.n_images
+    assert total.expansion(Z)[-1] == pytest.approx(want, rel=1e-9)
+
+
+@pytest.mark.parametrize("manifold", [
+    Quotient(Sphere(2), [np.eye(3), np.diag([1.0, 1.0, -1.0])]),
+    Quotient(Sphere(3), [np.eye(4), np.diag([1.0, -1.0, 1.0, 1.0])]),
+    Quotient(Sphere(2), [np.diag([a, b, c]) for a in (1.0, -1.0) for b in (1.0, -1.0) for c in (1.0, -1.0)]),
+    SO3(symmetry="2"), SO3(specimen="2")], ids=["mirror", "mirror in 3", "octants", "symmetry", "specimen"])
+def test_coefficients_of_images(manifold, monkeypatch):
+    monkeypatch.setattr("rdks.harmonics.CHUNK", 7)
+    rng = np.random.default_rng(5)
+    Z, w, eps = manifold.random(30, rng), rng.uniform(0.5, 2, 30), 1e-12
+    harmonics = harmonics_for(manifold, 0.3, eps)
+    want = sum(harmonics.analyse(image, w, eps) for image in manifold.images(Z))
+    if manifold.antipodal:  # the harmonics know the opposite points
+        want = want / 2
+    np.testing.assert_allclose(moments_of(manifold, harmonics, Z, w, eps), want, atol=1e-9 * np.abs(want).max())
+
+
+def test_isolated_sources_leave_themselves_out():
+    """The rows that are done again are those that were asked for, not the first of all sources."""
+    torus, rng = Torus(2), np.random.default_rng(18)
+    Z = np.concatenate([0.1 * rng.standard_normal((100, 2)) + 1, [[4.0, 4.0], [5.0, 3.0], [3.0, 5.0]]])
+    w = rng.uniform(0.5, 2, 103)
+    want, rows = DirectSum(torus, Z, w, 0.01).leave_one_out(), np.array([102, 5, 100, 101])
+    np.testing.assert_allclose(SpectralSum(torus, Z, w, 0.01).leave_one_out(0.0, rows), want[rows], atol=1e-6)
+
+
+@pytest.mark.parametrize("rule, part", [("lscv", 0.85), ("lscv", 3.0), ("isj", 3.0)])
+def test_a_stream_looks_at_nothing_below_its_min_bandwidth(rule, part, short):
+    """A best value just above it is found, and one below is raised to it."""
+    X = np.random.default_rng(6).vonmises(0.0, 3.0, (3000, 2))
+    free = RDKSEstimator(Torus(2), bandwidth=rule).fit(X).bandwidth_
+    with pytest.warns(UserWarning, match="a stream keeps coefficients"):
+        est = a_stream(Torus(2), X, bandwidth=rule, min_bandwidth=part * free)
+    assert abs(est.bandwidth_ / (max(part, 1.0) * free) - 1) < 0.02
+    assert ("min_bandwidth" in est.selection_.reason) == (part > 1)

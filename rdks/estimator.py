@@ -234,9 +234,12 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         before = self._current(self._raw)
         raw = before.merge(self._gather(self._sources(self.manifold_, Z, weight), before))
         if isinstance(self.bandwidth, str) and raw.cells is not None and before.cells is None:
-            warnings.warn(f"after {self.n_samples_seen_ + len(X)} rows a stream keeps coefficients and a summary in "
-                          "cells: from here on copies are not merged any more, and 'auto' and 'lcv' choose by 'lscv', "
-                          "which needs no observations", UserWarning, stacklevel=2)
+            changes = ["copies of a row are no longer merged"] * (len(np.unique(before.Z, axis=0)) < len(before.Z))
+            if self.bandwidth in ("auto", "lcv"):
+                changes.append(f"bandwidth={self.bandwidth!r} chooses by 'lscv', which needs no observations")
+            if changes:
+                warnings.warn(f"after {self.n_samples_seen_ + len(X)} rows a stream keeps coefficients and a summary in "
+                              f"cells: from here on {' and '.join(changes)}", UserWarning, stacklevel=2)
         self._accept(self._state(raw, self.n_samples_seen_ + len(X)))
         return self
 

@@ -8,7 +8,7 @@ import pytest
 
 from rdks import RDKSEstimator, harmonics, spectral
 from rdks.engines import DirectSum
-from rdks.errors import AccuracyWarning, UnsupportedError
+from rdks.errors import AccuracyWarning, DuplicatesWarning, UnsupportedError
 from rdks.harmonics import harmonics_for, moments_of
 from rdks.manifolds import SO3, SU2, Box, Circle, Euclidean, Product, ProjectiveSpace, Quotient, Sphere, Torus
 from rdks.spectral import Moments, SpectralSum, accuracy
@@ -181,12 +181,24 @@ def test_a_stream_keeps_cells_for_the_tail(manifold, short):
 def test_a_stream_chooses_its_bandwidth_from_coefficients(rule, short):
     rng = np.random.default_rng(6)
     X = rng.vonmises(0.0, 3.0, (3000, 2))
-    with pytest.warns(UserWarning, match="after 600 rows a stream keeps coefficients"):
+    if rule == "auto":
+        with pytest.warns(UserWarning, match="after 600 rows a stream keeps .* from here on bandwidth='auto' chooses by"):
+            est = a_stream(Torus(2), X, bandwidth=rule, min_bandwidth=0.05)
+    else:
         est = a_stream(Torus(2), X, bandwidth=rule, min_bandwidth=0.05)
     once = RDKSEstimator(Torus(2), bandwidth="lscv" if rule == "auto" else rule).fit(X)
     assert est._raw.cells is not None
     assert abs(est.bandwidth_ / once.bandwidth_ - 1) < 0.02
     np.testing.assert_allclose(est.score_samples(X[:50]), once.score_samples(X[:50]), atol=0.02)
+
+
+def test_a_stream_says_when_it_stops_merging_copies(short):
+    X = np.random.default_rng(13).vonmises(0.0, 3.0, (600, 1))
+    est = RDKSEstimator("circle", bandwidth="lscv", min_bandwidth=0.05, engine="spectral").partial_fit(X[:300])
+    with pytest.warns(DuplicatesWarning):
+        est.partial_fit(X[:150])
+    with pytest.warns(UserWarning, match="from here on copies of a row are no longer merged$"):
+        est.partial_fit(X[300:])
 
 
 def test_what_a_stream_cannot_do(short):
@@ -442,7 +454,6 @@ def test_a_stream_looks_at_nothing_below_its_min_bandwidth(rule, part, short):
     """A best value just above it is found, and one below is raised to it."""
     X = np.random.default_rng(6).vonmises(0.0, 3.0, (3000, 2))
     free = RDKSEstimator(Torus(2), bandwidth=rule).fit(X).bandwidth_
-    with pytest.warns(UserWarning, match="a stream keeps coefficients"):
-        est = a_stream(Torus(2), X, bandwidth=rule, min_bandwidth=part * free)
+    est = a_stream(Torus(2), X, bandwidth=rule, min_bandwidth=part * free)
     assert abs(est.bandwidth_ / (max(part, 1.0) * free) - 1) < 0.02
     assert ("min_bandwidth" in est.selection_.reason) == (part > 1)

@@ -238,8 +238,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             if self.bandwidth in ("auto", "lcv"):
                 changes.append(f"bandwidth={self.bandwidth!r} chooses by 'lscv', which needs no observations")
             if changes:
-                warnings.warn(f"after {self.n_samples_seen_ + len(X)} rows a stream keeps coefficients and a summary in "
-                              f"cells: from here on {' and '.join(changes)}", UserWarning, stacklevel=2)
+                warnings.warn(f"after {self.n_samples_seen_ + len(X)} rows a stream keeps coefficients and a summary "
+                              f"in cells: from here on {' and '.join(changes)}", UserWarning, stacklevel=2)
         self._accept(self._state(raw, self.n_samples_seen_ + len(X)))
         return self
 

@@ -182,7 +182,7 @@ def test_a_stream_chooses_its_bandwidth_from_coefficients(rule, short):
     rng = np.random.default_rng(6)
     X = rng.vonmises(0.0, 3.0, (3000, 2))
     if rule == "auto":
-        with pytest.warns(UserWarning, match="after 600 rows a stream keeps .* from here on bandwidth='auto' chooses by"):
+        with pytest.warns(UserWarning, match="after 600 rows .* from here on bandwidth='auto' chooses by"):
             est = a_stream(Torus(2), X, bandwidth=rule, min_bandwidth=0.05)
     else:
         est = a_stream(Torus(2), X, bandwidth=rule, min_bandwidth=0.05)

@@ -34,6 +34,8 @@ _ERROR = 5.0
 _LOW, _BEST, _WORST = 1e-3, 1e-13, 1e-8
 # Below this many points and coefficients a transform is done by one thread: several would wait for each other.
 _SERIAL = 200_000
+# Queries whose gradients are worked on together.
+_ROWS = 65536
 # A stream keeps its sources up to this number, and sums them up by cells beyond.
 _KEEP = 200_000
 # Cells of a summary per bandwidth.
@@ -52,6 +54,11 @@ def accuracy(manifold, t, rtol):
 def _threads(n_jobs, work):
     """Return the number of threads for a transform of so many points and coefficients."""
     return effective_n_jobs(n_jobs) if work > _SERIAL else 1
+
+
+def _slices(count):
+    """Cut a range into pieces whose temporary arrays stay small."""
+    return [slice(a, a + _ROWS) for a in range(0, count, _ROWS)]
 
 
 def _serve(moments, time):
@@ -292,7 +299,11 @@ class SpectralSum(Sources):
             batch.append(coef * harmonics.spread(-harmonics.eigenvalue))
         threads = _threads(n_jobs, len(batch) * (len(Z) + np.prod(harmonics.shape)))
         values = harmonics.synthesise(np.array(batch), Z, eps, threads)
-        gradient = harmonics.gradient(Z, values[1:len(batch) - (order > 1)]) if order else None
+        gradient = None
+        if order:
+            gradient = np.empty(Z.shape)
+            for rows in _slices(len(Z)):
+                gradient[rows] = harmonics.gradient(Z[rows], values[1:len(batch) - (order > 1), rows])
         # images and all: at most that many kernels add up at one place
         error = _ERROR * worst * self.manifold.n_images * np.exp(self._log_peak(t))
         return values[0], gradient, values[-1] if order > 1 else None, error
@@ -306,7 +317,8 @@ class SpectralSum(Sources):
         with np.errstate(divide="ignore", invalid="ignore"):
             log_density = np.log(p)
             if order:
-                gradient = self.manifold.to_tangent(Z, gradient / p[:, None])
+                for rows in _slices(len(Z)):
+                    gradient[rows] = self.manifold.to_tangent(Z[rows], gradient[rows] / p[rows, None])
             if order > 1:
                 laplacian = laplacian / p - np.einsum("ij,ij->i", gradient, gradient)
         if bad.size:

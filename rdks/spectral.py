@@ -4,7 +4,7 @@ The heat flow multiplies each coefficient of the data's own measure by a number,
 
 .. math:: p_t(x)=\sum_ke^{-\lambda_kt/2}C_k\phi_k(x),\qquad C_k=\sum_iw_i\overline{\phi_k(X_i)},
 
-so that one pass over the sources serves every query and every later time (theory section 3). Coefficients of two sets
+so that one pass over the sources serves every query and every later time. Coefficients of two sets
 of sources add: they are all that a stream needs to keep, but for the far tail of the density, which no expansion
 knows: its error is a small part of the kernel's peak, everywhere, and where the density itself is no larger than that
 it has no digits. Those queries are done again by the sources near them.
@@ -258,7 +258,7 @@ class SpectralSum(Sources):
         ----------
         t : float
             Time since the state, which the coefficients serve; the integral of the squared density at time
-            t/2 (theory section 4.1).
+            t/2.
         """
         known = self.moments(t)
         harmonics = known.harmonics

@@ -485,8 +485,6 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
                 scan_times, scanned = np.exp(times), values
                 best, times, values, ends = _polish(getattr(curves, rule), best, ends)
             t, times = float(np.exp(best)), np.exp(times)
-            if t <= floor * (1 + 1e-9):  # the end of the range, but for rounding
-                t = min(t, floor)
             at_end = "low" if best <= ends[0] + 1e-9 else "high" if best >= ends[1] - 1e-9 else ""
             name = "leave-one-out likelihood" if rule == "lcv" else "least-squares cross-validation"
             why = f"{name} of {data}{why}"
@@ -494,7 +492,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
                 values, scanned = -values, -scanned
             if at_end == "high" and engine.manifold.log_volume < np.inf:
                 why += "; the data do not differ from uniform by this criterion"
-            elif at_end and t > floor:
+            elif at_end and t > floor * (1 + 1e-9):
                 why += f"; the best value is at the {at_end} end of the range searched"
                 warning = (
                     f"bandwidth={rule!r}: the criterion is best at the {at_end} end of the range of bandwidths "

@@ -16,7 +16,6 @@ __all__ = ["ENGINES", "AutoSum", "choose_engine", "sources"]
 #: What `engine` may be.
 ENGINES = ("auto", "direct", "neighbors", "spectral")
 
-_MAKE = {"direct": DirectSum, "neighbors": NeighborSum, "spectral": SpectralSum}
 # Up to this many pairs sums are exact: nothing is saved that would be noticed.
 _FEW = 1_000_000
 # Seconds on the class of machine in the README: of a pair of query and source for each factor, by form of its table
@@ -58,7 +57,8 @@ def sources(manifold, Z, weight, time, n_jobs=None, engine="auto", rtol=1e-6):
         return PairSum(manifold, Z, weight, time, n_jobs)
     if engine == "direct":
         return DirectSum(manifold, Z, weight, time, n_jobs)
-    return {**_MAKE, "auto": AutoSum}[engine](manifold, Z, weight, time, n_jobs, rtol)
+    make = {"auto": AutoSum, "neighbors": NeighborSum, "spectral": SpectralSum}[engine]
+    return make(manifold, Z, weight, time, n_jobs, rtol)
 
 
 class AutoSum(Sources):

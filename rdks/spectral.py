@@ -311,7 +311,6 @@ class SpectralSum(Sources):
     def _evaluate(self, Z, t, order, own, n_jobs):
         p, gradient, laplacian, error = self.expansion(Z, t, order, n_jobs)
         if own is not None:
-            error = error + 1e-15 * np.abs(p)
             p = p - self.share[own] * np.exp(self.log_self(t, own))
         bad = np.flatnonzero(~(self.rtol * p > error))
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -73,7 +73,7 @@ class Moments:
     Attributes
     ----------
     harmonics : Harmonics
-    coef : ndarray of complex, shape harmonics.shape
+    coef : ndarray, shape harmonics.shape
         Sources that are older than the youngest have diffused for the difference.
     log_weight : float
         Log of the sum of the weights.
@@ -105,8 +105,10 @@ class Moments:
 
 
 class SpectralSum(Sources):
-    r"""Sums over all sources by eigenfunctions, on circles, tori and boxes of up to three dimensions, on spheres of two
-    and three, and on rotations and other quotients of these.
+    r"""Sums over all sources by eigenfunctions, on circles, spheres, products of these, and quotients of them all.
+
+    Circles, tori and boxes of up to three dimensions, spheres of two and three and rotations have fast transforms;
+    elsewhere products of matrices serve wide kernels, see :class:`.DenseHarmonics`.
 
     Parameters
     ----------
@@ -226,12 +228,12 @@ class SpectralSum(Sources):
             raise UnsupportedError(f"engine='spectral': a bandwidth of {np.sqrt(shortest):.3g} needs more "
                                    f"eigenfunctions of {self.manifold!r} than fit into memory. Use engine='auto'")
         share, threads = self.share, _threads(self.n_jobs, len(self.Z) + np.prod(harmonics.shape))
-        coef = np.zeros(harmonics.shape, dtype=complex)
+        coef = 0.0
         times = np.unique(self.time[share > 0])
         for time in times:
             rows = slice(None) if len(times) == 1 else self.time == time
             part = moments_of(self.manifold, harmonics, self.Z[rows], share[rows], eps, threads)
-            coef += part * harmonics.spread(np.exp(-0.5 * harmonics.eigenvalue * (time - self.clock)))
+            coef = coef + part * harmonics.spread(np.exp(-0.5 * harmonics.eigenvalue * (time - self.clock)))
         top = self.weight.max()
         self._moments = Moments(harmonics, coef, float(np.log(top) + np.log((self.weight / top).sum())),
                                 float(share @ share), shortest, eps)

@@ -23,7 +23,9 @@ from rdks.manifolds import (
 SPACES = [Circle(period=24.0), Torus(2, period=(1.0, 1.5)), Torus(3), Torus(4), Box([(0.0, 1.0), (2.0, 3.5)]),
           Sphere(1), Sphere(2), Sphere(2, radius=6371.0), Sphere(3), Sphere(6), ProjectiveSpace(2), ProjectiveSpace(4),
           SU2(), SO3(), SO3(symmetry="hexagonal"), SO3(symmetry="222", specimen="222"),
-          Product(Circle(), Box([(0.0, 6.0)])), Product(Sphere(2), Euclidean(1)), Euclidean(2), Hyperbolic(2),
+          Product(Circle(), Box([(0.0, 6.0)])), Product(Sphere(2), Circle(), times=(1.0, 2.0)),
+          Product(Sphere(2), Sphere(2, radius=2.0)), Product(Circle(), SO3()),
+          Product(ProjectiveSpace(2), Box([(0.0, 3.0)])), Product(Sphere(2), Euclidean(1)), Euclidean(2), Hyperbolic(2),
           SPD(2), OrnsteinUhlenbeck(2)]
 TIMES = [1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0]  # in units of the squared size of the space
 RTOL = 1e-6

@@ -118,12 +118,11 @@ def test_the_degree_is_the_smallest_that_serves(factor, eps):
 
 def test_who_has_no_transform():
     from rdks.manifolds import SPD, OrnsteinUhlenbeck
-    for manifold in (Euclidean(2), OrnsteinUhlenbeck(1), Sphere(4), Torus(4), SPD(2), Product(Sphere(2), Euclidean(1))):
+    for manifold in (Euclidean(2), OrnsteinUhlenbeck(1), SPD(2), Product(Sphere(2), Euclidean(1))):
         assert unsupported(manifold)
     assert not unsupported(Sphere(2))
 
 
 def test_who_has_too_many_eigenfunctions():
-    assert unsupported(Product(Sphere(2), Circle())) and unsupported(Product(Circle(), Sphere(3)))
     for manifold in (Torus(2), Sphere(2), Sphere(3)):
         assert harmonics_for(manifold, 1.0, 1e-9) is not None and harmonics_for(manifold, 1e-9, 1e-9) is None

@@ -13,6 +13,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.base import clone
 
 import rdks
@@ -820,6 +821,93 @@ def test_the_walk_has_the_curvature_of_the_space(rng):
     ends = manifold.heat_sample(start, t, rng)
     cosh = 1 + ((ends - start) ** 2).sum(axis=1) / (2 * ends[:, 1] * start[:, 1])
     assert abs(cosh.mean() - np.exp(t)) <= SIGMA * cosh.std() / np.sqrt(n) + 2e-3
+
+
+def test_the_walk_is_reflected_at_the_edge_of_the_bures_wasserstein_cone(rng):
+    # so close to the edge that it is flat: the distance from it is a Brownian motion on the half-line, reflected, up to
+    # relative curvature terms of order t = 9e-4, which 2000 draws do not see; no step is left out
+    manifold = wrapped("Bures-Wasserstein")
+    start = np.tile(np.diag([1.0, 0.02**2]).ravel(), (2000, 1))
+    ends = manifold.heat_sample(start, 0.03**2, rng)
+    assert (ends != start).any(axis=1).all()
+    ends = np.sqrt(np.linalg.eigvalsh(ends.reshape(-1, 2, 2))[:, 0])
+    law = stats.kstest(ends, lambda s: stats.norm.cdf((s - 0.02) / 0.03) - stats.norm.cdf((-s - 0.02) / 0.03))
+    assert law.pvalue > 1e-6
+    # 2 x 2 matrices X: with r^2 = tr X and z = 2 det(X)^(1/2) / tr X the metric is dr^2 + r^2 ds^2, ds that of the
+    # half z >= 0 of a sphere of radius 1/2 (X = A A^T for A in R^4, modulo rotations). Hence r is a Bessel process of
+    # dimension three, E r^2 = r0^2 + 3 t, and r^a P_2(z), a (a + 1) = 24, is harmonic with slope zero on the edge.
+    t, start = 0.05, np.array([[1.1, 0.3, 0.3, 0.1]])  # determinant 0.02: 0.13 from the edge, t is 0.22 squared
+    ends = manifold.heat_sample(np.repeat(start, 1500, axis=0), t, rng)
+    assert manifold.violation(ends).max() == 0
+
+    def measured(Z):
+        trace = Z[:, 0] + Z[:, 3]
+        z2 = 4 * (Z[:, 0] * Z[:, 3] - Z[:, 1] * Z[:, 2]) / trace**2
+        return trace, trace ** (0.25 * (np.sqrt(97) - 1)) * (1.5 * z2 - 0.5)
+
+    (square, harmonic), (square0, harmonic0) = measured(ends), measured(start)
+    for values, want in ((square, square0 + 3 * t), (harmonic, harmonic0)):
+        assert abs(values.mean() - want[0]) <= SIGMA * values.std() / np.sqrt(len(values)) + 1e-3 * t
+
+
+def test_the_walk_does_not_end_where_no_tangent_space_is_left(rng):
+    # of condition 1e13, with steps of the distance to the edge: one in five would end beyond 1e14
+    manifold = wrapped("Bures-Wasserstein")
+    start = np.tile(np.diag([1.0, 1e-13]).ravel(), (300, 1))
+    ends = manifold.heat_sample(start, 1e-13, rng)
+    assert (ends != start).any(axis=1).mean() > 0.5
+    assert np.isfinite(manifold._frames(ends).vector).all()
+    with pytest.raises(PointError, match="not positive definite.*no density"):
+        manifold._frames(np.diag([1.0, 1e-16]).reshape(1, 4))
+
+
+def test_geodesics_end_at_edges(rng):
+    cone = wrapped("Bures-Wasserstein")
+    Z = cone.random(20, rng)
+    V = cone._pad(rng.standard_normal((20, 3)))
+    V[:2] = [[1.0, 2.0, 3.0, 0.0], [-1.0, -2.0, -3.0, 0.0]]
+    Z[1] = Z[0]
+    length = cone.geodesic_length(Z, V)
+    assert np.isinf(length).any() and np.isfinite(length).any() and (length >= cone.injectivity_radii(Z)).all()
+    np.testing.assert_allclose(cone.geodesic_length(Z, 3 * V), length)
+    at = np.isfinite(length)
+    Z, V, length = Z[at], V[at] / np.linalg.norm(V[at], axis=1)[:, None] * length[at, None], length[at]
+    # the determinant of exp(s V) is (1 - s)^2 times a polynomial without a root in (0, 1), and the distance is shortest
+    # up to s = 1 and no further: there the geodesic is reflected
+    for s, back in ((0.5, False), (0.99, False), (1.02, True), (1.3, True)):
+        ends = cone.exp(Z, s * V)
+        assert (cone.violation(ends) == 0).all()
+        short = cone.dist(Z, ends) - s * length
+        assert (short < -1e-6 * length).all() if back else (np.abs(short) <= 1e-9).all()
+    lowest = np.linalg.eigvalsh(cone.exp(Z, (1 - 1e-5) * V).reshape(-1, 2, 2))[:, 0]
+    assert (lowest <= 1.0001 * (1e-5 * length) ** 2).all()  # at most the square of the length that is left
+    # the nearest singular matrix is at the root of the smallest eigenvalue, in the direction of its eigenvector
+    two = np.diag([4.0, 0.25]).reshape(1, 4)
+    way = cone.log(two, np.diag([4.0, 0.01]).reshape(1, 4))
+    for found in (cone.geodesic_length(two, way), cone.injectivity_radii(two)):
+        np.testing.assert_allclose(found, 0.5)
+    assert cone.geodesic_length(two, -way) == np.inf
+    big = FromGeomstats(scaled(bures(), 9.0))
+    np.testing.assert_allclose(big.geodesic_length(two, big.log(two, np.diag([4.0, 0.01]).reshape(1, 4))), 1.5)
+    # of products the first edge that is met; unit speed is shared between the parts
+    product, copies = wrapped("product"), FromGeomstats(NFoldManifold(bures(), 2))
+    start, end = np.r_[0.0, 0.0, 1.0, two[0]], np.r_[0.0, np.sin(0.4), np.cos(0.4), 4.0, 0.0, 0.0, 0.01]
+    np.testing.assert_allclose(product.geodesic_length(start[None], product.log(start[None], end[None])),
+                               0.5 * np.sqrt(2), rtol=1e-9)
+    start, end = np.r_[two[0], two[0]][None], np.r_[4.0, 0.0, 0.0, 0.01, 4.41, 0.0, 0.0, 0.25][None]
+    np.testing.assert_allclose(copies.geodesic_length(start, copies.log(start, end)), 0.5 * np.hypot(0.4, 0.1) / 0.4,
+                               rtol=1e-9)
+    assert (wrapped("sphere").geodesic_length(np.eye(4), np.eye(4)) == np.inf).all()
+
+
+def test_a_geodesic_that_leaves_the_space_is_named():
+    flat = FromGeomstats(equipped(SPDMatrices(2, equip=False), SPDEuclideanMetric))
+    Z = np.array([[2.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.3]])
+    V = flat.log(Z, np.array([[1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.2]]))
+    np.testing.assert_allclose(flat.geodesic_length(Z, V), [2.0, 0.3])
+    assert (flat.exp(Z, 1.9 * V)[:, 0] > 0).all()
+    with pytest.raises(PointError, match=r"from row 1 of Z meets it at length 0.3, and V\[1\] has length 0.5 \(and 0"):
+        flat.exp(Z, np.array([[1.9], [5.0]]) * V)
 
 
 def test_steps_beyond_an_edge_are_not_taken(rng):

@@ -426,6 +426,38 @@ def _norm(V):
     return np.sqrt(np.einsum("...j,...j->...", V, V))
 
 
+def _edge(space, V, X):
+    """Return the parameters s at which the geodesics exp_X(s V) meet an edge of the space, inf where none is known.
+
+    V and X have shape (n, *space.shape); the result has shape (n,).
+    """
+    from geomstats.geometry.nfold_manifold import NFoldManifold, NFoldMetric
+    from geomstats.geometry.product_manifold import ProductManifold, ProductRiemannianMetric
+    from geomstats.geometry.scalar_product_metric import ScalarProductMetric
+    from geomstats.geometry.spd_matrices import SPDBuresWassersteinMetric, SPDEuclideanMetric, SPDMatrices
+
+    metric = space.metric
+    if type(metric) is ScalarProductMetric:  # geodesics do not depend on the unit of length
+        metric = metric.underlying_metric
+    # types are compared, not instances: a subclass may have changed anything
+    match (type(space), type(metric)):
+        case (K, M) if (K, M) == (ProductManifold, ProductRiemannianMetric):
+            parts = zip(space.factors, space.project_from_product(V), space.project_from_product(X), strict=True)
+            return np.min([_edge(factor, *(np.reshape(A, (len(X), *factor.shape)) for A in rows))
+                           for factor, *rows in parts], axis=0)
+        case (K, M) if (K, M) == (NFoldManifold, NFoldMetric):
+            rows = (A.reshape(-1, *space.base_manifold.shape) for A in (V, X))
+            return _edge(space.base_manifold, *rows).reshape(len(X), -1).min(axis=1)
+        case (K, M) if K is SPDMatrices and M in (SPDBuresWassersteinMetric, SPDEuclideanMetric):
+            lam, U = np.linalg.eigh(X)
+            rows, columns = lam[:, :, None], lam[:, None, :]
+            # exp_X(s V) = (1 + s L) X (1 + s L) with L X + X L = V, or X^(1/2) (1 + s L) X^(1/2): while 1 + s L > 0
+            weight = rows + columns if M is SPDBuresWassersteinMetric else np.sqrt(rows * columns)
+            lowest = np.linalg.eigvalsh(U.transpose(0, 2, 1) @ V @ U / weight)[:, 0]
+            return np.where(lowest < 0, 1 / np.where(lowest < 0, -lowest, 1.0), np.inf)
+    return np.full(len(X), np.inf)
+
+
 def _span(T, dim):
     """Orthonormalise (as flat vectors) the most independent `dim` of the candidates T, (n, k, m).
 
@@ -506,7 +538,16 @@ class FromGeomstats(Manifold):
     reason. :meth:`estimate_error` measures the error, and fitting warns with it. Near points where geodesics
     focus (the antipode on a sphere) :math:`\theta\to0`: it is kept above :math:`(2+r^2/t)^{1-d}`, which is its
     effective size there, with no derivative. Geodesics other than the shortest one are left out.
-    Edges of the space, where it has any, are not seen: geodesics that leave geomstats' domain count.
+    Edges of the space, where it has any, are not seen by the kernel: geodesics that leave geomstats' domain count.
+
+    **Edges.** Some spaces are not complete: covariance matrices with the Bures-Wasserstein metric end at the singular
+    ones, at the distance :math:`\sqrt{\lambda_{\min}}` from a matrix. :meth:`geodesic_length` says where a geodesic
+    meets the edge. On that space geomstats' exponential map, :math:`(1+L)X(1+L)` with :math:`LX+XL=V`, goes on beyond
+    it: the matrix is positive definite again, on the geodesic as the edge reflects it (the space is the quotient of all
+    square matrices A by the rotations, :math:`X=AA^\top`, and the straight lines of A that are its geodesics pass
+    through the singular ones). Such a geodesic has constant speed but is not the shortest way to its end. The walk of
+    :meth:`heat_sample` therefore is reflected, as on :class:`Box`; the kernel leaves that out, and
+    :meth:`estimate_error` counts it. Where geomstats' map leaves the space instead, :meth:`exp` raises an error.
 
     **Embedded coordinates.** A point is its array, flattened. A tangent vector is written in an orthonormal frame at
     its point, the first `dim` of the `embed_dim` numbers, the others zero: so Euclidean inner products are
@@ -805,27 +846,32 @@ class FromGeomstats(Manifold):
 
     def _frames(self, Z, fail=None, exp_works=True):
         """Return orthonormal frames at points; `fail` is called with the reason where there is none."""
-        def refuse(why):
+        at, why = self._frames_where_any(Z, exp_works)
+        row = next((i for i, reason in enumerate(why) if reason), None)
+        if row is not None:
             if fail is not None:
-                fail(why)
-            raise PointError(f"{self!r} {why}: no density can be defined there. Remove such points")
+                fail(why[row])
+            raise PointError(f"{self!r} {why[row]}: no density can be defined there. Remove such points")
+        return at
 
+    def _frames_where_any(self, Z, exp_works=True):
+        """Return orthonormal frames at points, and for each of them why it has none, None where it has one."""
         d, m, n = self.dim, self.embed_dim, len(Z)
         axes = np.tile(np.eye(m), (n, 1))
         T = self._calls.call("to_tangent", axes, np.repeat(Z, m, axis=0)).reshape(n, m, m)
         finite = np.isfinite(T).all(axis=(1, 2))
         basis, good = _span(np.where(finite[:, None, None], T, 0.0), d)
-        if not (good & finite).all():
-            row = int(np.argmin(good & finite))
-            refuse(f"has no tangent space of dimension {d} at the point {Z[row]}")
+        good &= finite
+        why = [None if g else f"has no tangent space of dimension {d} at the point {z}"
+               for g, z in zip(good, Z, strict=True)]
         G = self._calls.gram(basis, Z)
         G_finite = np.isfinite(G).all(axis=(1, 2))
         lowest = np.linalg.eigvalsh(np.where(G_finite[:, None, None], G, 0.0))
         bad = ~(G_finite & (lowest[:, 0] > 1e-14 * lowest[:, -1]))
-        if bad.any():
-            row = int(np.argmax(bad))
-            refuse(f"has an inner product that is not positive definite, with eigenvalues {lowest[row]}, at the point "
-                   f"{Z[row]}")
+        for row in np.flatnonzero(bad & good):
+            why[row] = ("has an inner product that is not positive definite, with eigenvalues "
+                        f"{lowest[row]}, at the point {Z[row]}")
+        G[bad | ~good] = np.eye(d)
         L = np.linalg.cholesky(G)
         dual = L.transpose(0, 2, 1) @ basis
         unit = np.sqrt((dual**2).sum(axis=(1, 2)) / d)
@@ -833,7 +879,7 @@ class FromGeomstats(Manifold):
         noise = np.maximum(self._noise * unit * _norm(Z), 1e-3 * _EPS)
         if exp_works:
             noise = np.fmax(noise, unit * _norm(self._calls.exp(np.zeros_like(Z), Z) - Z))
-        return _Frames(np.asarray(Z, dtype=float), np.linalg.solve(L, basis), dual, unit, noise)
+        return _Frames(np.asarray(Z, dtype=float), np.linalg.solve(L, basis), dual, unit, noise), why
 
     def frame(self, Z):
         """Return the first `dim` unit vectors: tangent vectors are written in a frame; shape (n, dim, embed_dim)."""
@@ -847,9 +893,89 @@ class FromGeomstats(Manifold):
         return self._pad(np.asarray(V, dtype=float)[..., :self.dim])
 
     def exp(self, Z, V):
+        """Return the ends of the geodesics that start at Z with velocities V; shape (n, embed_dim).
+
+        Where a geodesic meets an edge of the space (see :meth:`geodesic_length`) and geomstats' exponential map
+        reflects it there, as in the Bures-Wasserstein cone, the end of the reflected one.
+
+        Raises
+        ------
+        PointError
+            If a geodesic meets a known edge and geomstats' exponential map leaves the space there.
+        """
         Z, V = np.broadcast_arrays(Z, V)
         at = self._frames(Z)
-        return self._calls.exp(np.einsum("nd,ndm->nm", V[:, :self.dim], at.vector), at.point)
+        T = np.einsum("nd,ndm->nm", V[:, :self.dim], at.vector)
+        ends = self._calls.exp(T, at.point)
+        if self._has_edges:
+            out = np.flatnonzero(self._edge_parameter(T, at.point) <= 1)
+            out = out[~self._calls.call("belongs", ends[out]).astype(bool)]
+            if out.size:
+                row = out[0]
+                length = self.geodesic_length(Z[row:row + 1], V[row:row + 1])[0]
+                raise PointError(f"{self!r} has an edge: the geodesic from row {row} of Z meets it at length "
+                                 f"{length:.3g}, and V[{row}] has length {_norm(V[row]):.3g} (and {out.size - 1} more "
+                                 f"of {len(Z)} rows). Take shorter vectors: geodesic_length(Z, V) says how long")
+        return ends
+
+    def geodesic_length(self, Z, V):
+        r"""Return the length at which geodesics meet an edge of the space.
+
+        Parameters
+        ----------
+        Z : ndarray, shape (n, embed_dim)
+            Points where they start.
+        V : ndarray, shape (n, embed_dim)
+            Tangent vectors there, in whose direction they start; of any length but zero.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            ``inf`` where the geodesic has no end, and on spaces of which no edge is known here. Known are those of
+            ``SPDMatrices`` with the Bures-Wasserstein metric, where it is :math:`|V|/\max(0,-\lambda_{\min}(L))` with
+            :math:`LX+XL=V`, and with the Euclidean one, where :math:`L=X^{-1/2}VX^{-1/2}`; scaled ones; and of products
+            with them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rdks.manifolds import load_geomstats
+        >>> from rdks.manifolds._geomstats import FromGeomstats
+        >>> _ = load_geomstats()
+        >>> from geomstats.geometry.spd_matrices import SPDBuresWassersteinMetric, SPDMatrices
+        >>> space = SPDMatrices(2, equip=False).equip_with_metric(SPDBuresWassersteinMetric)
+        >>> manifold = FromGeomstats(space)
+        >>> Z = manifold.embed(np.array([np.diag([9.0, 4.0])]))  # standard deviations of 3 and 2
+        >>> V = manifold.log(Z, manifold.embed(np.array([np.diag([9.0, 1.0])])))
+        >>> manifold.geodesic_length(Z, V).round(9), manifold.geodesic_length(Z, -V)
+        (array([2.]), array([inf]))
+        """
+        Z, V = np.broadcast_arrays(np.asarray(Z, dtype=float), np.asarray(V, dtype=float))
+        if not self._has_edges:
+            return np.full(len(Z), np.inf)
+        at = self._frames(Z)
+        return _norm(V) * self._edge_parameter(np.einsum("nd,ndm->nm", V[:, :self.dim], at.vector), at.point)
+
+    @property
+    def _has_edges(self):
+        """Whether an edge of the space is known."""
+        if "edges" not in self._memo:
+            Z = self.random(1, np.random.default_rng(0))
+            axes = self._calls.call("to_tangent", np.concatenate([np.eye(self.embed_dim), -np.eye(self.embed_dim)]),
+                                    np.repeat(Z, 2 * self.embed_dim, axis=0))
+            self._memo["edges"] = bool(np.isfinite(self._edge_parameter(axes, np.repeat(Z, len(axes), axis=0))).any())
+        return self._memo["edges"]
+
+    def _edge_parameter(self, T, X):
+        """Return s at which exp_X(s T) meets an edge, for tangent vectors T in geomstats' coordinates; (n,)."""
+        return _edge(self.space, *(A.reshape(len(A), *self.point_shape) for A in (T, X)))
+
+    def injectivity_radii(self, Z):
+        """Return, for each point, a length below which geodesics from it are shortest, as far as is known; (n,).
+
+        What geomstats gives at the point, and not more than `injectivity_radius` where that was measured to be less.
+        """
+        return self._proof_radius(np.asarray(Z, dtype=float))
 
     def log(self, Z, W):
         Z, W = np.broadcast_arrays(Z, W)
@@ -1271,20 +1397,25 @@ class FromGeomstats(Manifold):
         -----
         N steps :math:`\exp(\sqrt{t/N}\,\xi)` of normal vectors, :math:`N=1+\lceil100\,t\,\kappa\rceil` with
         :math:`\kappa` the largest Ricci curvature at a few random points. The weak error is :math:`O(t^2/N)`,
-        relative to the spread of the kernel about :math:`\kappa t/12N\le10^{-3}`. A step that leaves the space,
-        which happens where geodesics end, is not taken: its edges reflect.
+        relative to the spread of the kernel about :math:`\kappa t/12N\le10^{-3}`. Edges reflect: where geomstats'
+        exponential map does it, as in the Bures-Wasserstein cone, exactly so; else by not taking a step that leaves
+        the space. Nor is one taken to a point so near an edge that it has no tangent space in floats.
         """
         Z = np.array(Z, dtype=float)
         t = np.broadcast_to(np.asarray(t, dtype=float), len(Z))
         if not len(Z):
             return Z
         steps = 1 + int(np.ceil(100 * t.max() * self._curvatures()[1]))
+        vector = self._frames(Z).vector
         for _ in range(steps):
             xi = rng.standard_normal((len(Z), self.dim)) * np.sqrt(t / steps)[:, None]
-            new = self.exp(Z, self._pad(xi))
-            inside = np.isfinite(new).all(axis=1)
-            inside[inside] = self.violation(new[inside]) <= self.tolerance
-            Z[inside] = new[inside]
+            new = self._calls.exp(np.einsum("nd,ndm->nm", xi, vector), Z)
+            inside = np.flatnonzero(np.isfinite(new).all(axis=1))
+            inside = inside[self.violation(new[inside]) <= self.tolerance]
+            at, why = self._frames_where_any(new[inside])
+            regular = np.array([reason is None for reason in why], dtype=bool)
+            Z[inside[regular]] = new[inside[regular]]
+            vector[inside[regular]] = at.vector[regular]
         return Z
 
     # how good it is

@@ -21,9 +21,16 @@ Map
                         by pair), those that matter (:mod:`rdks.neighbors`), eigenfunctions (:mod:`rdks.spectral`;
                         :mod:`rdks.nodal`: on discretised spaces)
 :mod:`rdks.hierarchy`   boxes around sources, and how far a kernel reaches
-:mod:`rdks.harmonics`   eigenfunctions, with fast transforms
+:mod:`rdks.harmonics`   eigenfunctions, with transforms between points and coefficients
 :mod:`rdks.bandwidth`   choosing how much to smooth
+:mod:`rdks.mixture`     several smoothers at once, weighted by what they predict (:mod:`rdks.adaptive`: kernels that
+                        follow the data)
 :mod:`rdks.sampling`    drawing points
+:mod:`rdks.wiener`      an alternative: coefficients shrunk level by level
+:mod:`rdks.logdomain`   an alternative: smoothing the log density (:mod:`rdks.smoothers`: what the two share)
+:mod:`rdks.inference`   bands, influence, regions and their probabilities (:mod:`rdks.gram`: kernel matrices;
+                        :mod:`rdks.balls`: steps into balls)
+:mod:`rdks.hypothesis`  tests: two samples, a sample and a density, uniformity
 :mod:`rdks.distributed` fitting and scoring on Dask collections
 :mod:`rdks.testing`     the checks a manifold must pass
 """

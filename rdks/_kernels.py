@@ -734,6 +734,71 @@ def kernel_sums(X, Y, w, skip, depth, middle, extent, load, first, start, period
             total[q] += s
 
 
+@jit
+def kernel_rows(X, Y, start, period, kind, half, form, cut, poly, terms, pace, cell, out):
+    """Evaluate the kernel of one pair after another, relative to its peak.
+
+    Parameters
+    ----------
+    X, Y : float64 (m, n)
+        Embedded points, one pair per column.
+    start, ..., cell
+        :attr:`rdks.radial.KernelTable.arrays`, without even parts of series.
+    out : float64 (n,)
+        k / k(0), written; beyond the cut of the gauss form its value there.
+    """
+    _wide_vectors()
+    nf = kind.size
+    chord = np.empty(TILE)
+    value = np.empty(TILE)
+    exponent = np.empty(TILE)
+    other = np.empty(TILE)
+    which = np.empty(TILE, dtype=np.int64)
+    for j0 in range(0, out.size, TILE):
+        size = min(TILE, out.size - j0)
+        c, k, e, v = chord[:size], value[:size], exponent[:size], other[:size]
+        o = out[j0:j0 + size]
+        for i in range(size):
+            o[i] = 1.0
+        roots, exponents = False, False
+        for f in range(nf):
+            lo, hi = start[f], start[f + 1]
+            for i in range(size):
+                c[i] = 0.0
+            for j in range(lo, hi):
+                x, y = X[j, j0:j0 + size], Y[j, j0:j0 + size]
+                p = period[j]
+                inverse = 1.0 / p if p > 0.0 else 0.0
+                for i in range(size):
+                    u = x[i] - y[i]
+                    u = u - p * _rint(u * inverse)
+                    c[i] += u * u
+            if kind[f] == 3:
+                x, y = X[hi - 1, j0:j0 + size], Y[hi - 1, j0:j0 + size]
+                for i in range(size):
+                    c[i] = c[i] * (0.25 * half[f] * half[f] / x[i]) / y[i]
+            if form[f] == 1:
+                _gauss_poly(c, cut[f], poly[f, 0], k, roots)
+                roots = True
+            elif form[f] == 2:
+                unit = 2.0 / cut[f]
+                for i in range(size):
+                    c[i] = 1.0 - c[i] * unit
+                _series(c, poly[f, 0], terms[f], False, v)
+                for i in range(size):
+                    o[i] *= v[i]
+            else:
+                _find_cells(c, kind[f], half[f], pace[f], np.int64(half[f] * pace[f] + 0.5) - 1, which[:size])
+                _cell_poly(c, which[:size], cell[f, 0], e, exponents)
+                exponents = True
+        if roots:
+            for i in range(size):
+                o[i] *= _root_power(k[i])
+        if exponents:
+            for i in range(size):
+                o[i] *= _exp(e[i])
+
+
 @strict
 def _panel_value(a, x):
     """Evaluate a panel's polynomial."""

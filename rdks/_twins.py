@@ -153,6 +153,35 @@ def kernel_sums(X, Y, w, skip, depth, middle, extent, load, first, start, period
                     gradient[q, j] += 2 * np.einsum("ij,ij->i", h, _wrapped(X[q, j], Y[j], period[j]))
 
 
+def kernel_rows(X, Y, start, period, kind, half, form, cut, poly, terms, pace, cell, out):
+    """Evaluate the kernel of one pair after another; see :func:`rdks._kernels.kernel_rows`."""
+    out[...] = 1.0
+    root = np.ones(out.size)
+    for f in range(kind.size):
+        of = slice(start[f], start[f + 1])
+        D = X[of] - Y[of]
+        P = period[of, None]
+        D = D - P * np.rint(np.divide(D, P, out=np.zeros_like(D), where=P > 0))
+        c = (D * D).sum(axis=0)
+        if kind[f] == 3:
+            c = c * (0.25 * half[f] ** 2 / X[of][-1]) / Y[of][-1]
+        if form[f] == 1:
+            root *= _horner(poly[f, 0], np.minimum(c / cut[f], 1.0), np.empty(out.size))
+        elif form[f] == 2:
+            out *= _horner(poly[f, 0], 1.0 - 2.0 * c / cut[f], np.empty(out.size))
+        else:
+            if kind[f] == 3:
+                fraction, octave = np.frexp(np.minimum(1.0 + c * (4.0 / half[f] ** 2), pace[f]))
+                base, place = 16 * (octave - 1), 32 * fraction - 16
+            else:
+                v = np.sqrt(np.maximum(half[f] ** 2 - c, 0.0)) if kind[f] == 2 else half[f] - np.sqrt(c)
+                base, place = 0, np.maximum(v, 0.0) * pace[f] * (1 - 1e-15)  # the far end lies in the last cell
+            below = np.floor(place)
+            which = base + below.astype(np.intp)
+            out *= np.exp(np.maximum(_panel(cell[f, 0], which, place - below - 0.5), -700.0))
+    out *= root**128
+
+
 def _add_hyperbolic(X, Y, radius, h, gradient):
     """Add sum_i h_i grad c_i of a hyperbolic factor; see :func:`rdks._kernels._add_hyperbolic`."""
     h = h / Y[-1]

@@ -86,7 +86,7 @@ def _neighbour_distance(engine):
         return manifold.neighbour_distance(engine.Z)
     if manifold.kernel == "pairs" or any(f.hyperbolic for f in manifold.factors()):
         # the chord is not a Euclidean distance: compare some sources with all
-        rows = _representatives(engine, min(len(engine.Z), _PROBES))
+        rows = representatives(engine, min(len(engine.Z), _PROBES))
         distance = manifold.distances(engine.Z[rows], engine.Z)
         distance[np.arange(len(rows)), rows] = np.inf
         return float(np.median(distance.min(axis=1)))
@@ -228,7 +228,7 @@ class _Curves:
         return np.exp(min(log_density - self.log_unit, 700.0))
 
 
-def _representatives(engine, count):
+def representatives(engine, count):
     """Choose sources for a scan: spread in space, each as often as its weight asks for.
 
     The choice does not depend on the order of the data, as the engine's own order does not.
@@ -464,7 +464,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
         high = max(high, low * _GRID**3)
     warning, why = "", ""
     times, values, scan_times, scanned = (np.empty(0) for _ in range(4))
-    with _progress(verbose, rule) as step:
+    with progress(verbose, rule) as step:
         curves = _Curves(engine, step, high)
         t = None
         if rule == "rot":
@@ -479,7 +479,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
             scan = curves
             count = int(np.clip(_PAIRS / n, *_SCAN))
             if n > 2 * count and not (rule == "lscv" and engine.log_overlap(high) is not None):
-                scan = _Curves(engine, step, high, _representatives(engine, count))
+                scan = _Curves(engine, step, high, representatives(engine, count))
             best, times, values, ends = _descend(getattr(scan, rule), low, high, least)
             if scan is not curves:
                 scan_times, scanned = np.exp(times), values
@@ -504,21 +504,21 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
     return Selection(rule, float(np.sqrt(t)), times, values, scan_times, scanned, why, warning)
 
 
-class _progress:
-    """A progress bar that counts times, or nothing."""
+class progress:
+    """A progress bar that counts what a rule tries, or nothing."""
 
-    def __init__(self, verbose, rule):
+    def __init__(self, verbose, rule, unit="time"):
         self.bar = None
         if verbose:
             from tqdm.auto import tqdm
-            self.bar = tqdm(desc=f"bandwidth by {rule}", unit="time")
+            self.bar = tqdm(desc=f"bandwidth by {rule}", unit=unit)
 
     def __enter__(self):
         return self
 
-    def __call__(self, t):
+    def __call__(self, what):
         if self.bar is not None:
-            self.bar.set_postfix(bandwidth=f"{np.sqrt(t):.3g}")
+            self.bar.set_postfix_str(what if isinstance(what, str) else f"bandwidth={np.sqrt(what):.3g}")
             self.bar.update()
 
     def __exit__(self, *error):

@@ -353,6 +353,10 @@ class DirectSum(Sources):
         """Depth, in the exponent below the peak, at which boxes are left out at first."""
         return radial.DEPTH
 
+    def _reach(self, depth, tb, reference, order):
+        """Depth, below its own peak, to which a block is searched: a lower peak needs less."""
+        return depth + (tb.log_peak - reference)
+
     def _trust(self):
         """What may be lacking of a sum, relative to it, and of its derivatives."""
         return _TRUST, _TRUST_SLOPES
@@ -402,28 +406,76 @@ class DirectSum(Sources):
         Returns the sums, of gradients and of Laplacians too, a bound of what the boxes left out add to the sum, times
         1 + depth for derivatives, what the tables lack, and the number of sources not left out.
         """
-        nq, factors = len(Z), self.manifold.factors()
+        nq = len(Z)
         reference = max(tb.log_peak for tb in tables)
         total, left, pairs, doubt = np.zeros(nq), np.zeros(nq), np.zeros(nq), 0.0
         gradient = np.zeros((nq, self.manifold.embed_dim)) if order else np.zeros((1, 1))
         laplacian = np.zeros(nq) if order else np.zeros(1)
-        for tb, (time, Y, w, tree, skip) in zip(tables, blocks, strict=True):
-            s, out = np.zeros((2, nq))
+        for tb, block in zip(tables, blocks, strict=True):
             g, lap = np.zeros_like(gradient), np.zeros_like(laplacian)
-            rate, reach = hierarchy.rates(factors, time), depth + (tb.log_peak - reference)  # a lower peak needs less
-            if (tb.form == 3).any():
-                # the even series serves two images, and what is far from one is near the other: none is left out
-                rate, reach = np.zeros_like(rate), np.maximum(reach, 0.0)
-            kernels.kernel_sums(Z, Y, w, skip[rows], reach, tree.middle, tree.extent, tree.load, tree.first,
-                                *tb.arrays, rate, order, s, g, lap, out, pairs)
+            reach = self._reach(depth, tb, reference, order)
+            s, out = self._block(kernels, block, tb, Z, rows, order, reach, g, lap, pairs)
             height = np.exp(tb.log_peak - reference)
             total += height * s
             left += height * out
             if order:
                 gradient += height * g
                 laplacian += height * lap
-            doubt += height * tb.floor * w.sum()
+            doubt += height * tb.floor * block[2].sum()
         return total, gradient, laplacian, left, doubt, pairs
+
+    def _block(self, kernels, block, tb, Z, rows, order, reach, gradient, laplacian, pairs):
+        """Sum the kernels of one block relative to its peak, down to a reach for each query; see `_sums`."""
+        time, Y, w, tree, skip = block
+        s, out = np.zeros((2, len(Z)))
+        rate = hierarchy.rates(self.manifold.factors(), time)
+        if (tb.form == 3).any():
+            # the even series serves two images, and what is far from one is near the other: none is left out
+            rate, reach = np.zeros_like(rate), np.maximum(reach, 0.0)
+        kernels.kernel_sums(Z, Y, w, skip[rows], reach, tree.middle, tree.extent, tree.load, tree.first, *tb.arrays,
+                            rate, order, s, gradient, laplacian, out, pairs)
+        return s, out
+
+    def shallow(self, Z, depth, n_jobs=None):
+        """Evaluate the log density without the kernels that are far below their own peak.
+
+        Parameters
+        ----------
+        Z : ndarray, shape (q, embed_dim)
+            Queries in embedded coordinates.
+        depth : float
+            Boxes of sources in which every kernel is below exp(-depth) of its peak are left out. Nothing makes up for
+            them, as `evaluate` does.
+        n_jobs : int, optional
+
+        Returns
+        -------
+        ndarray, shape (q,)
+            -inf where nothing was found.
+        """
+        Z = np.ascontiguousarray(Z, dtype=float)
+        kernels = _kernels(len(Z) * len(self.Z) * self.manifold.n_images)
+        blocks, tables = self._tables(self._moved(0.0, len(Z), None), 0)
+        sequence = hierarchy.compact(Z, self.manifold.factors())
+        out, zero = np.full(len(Z), -np.inf), np.zeros((1, 1))
+
+        def part(rows):
+            X, logs, reach = Z[rows], out[rows], np.full(len(rows), float(depth))
+            for tb, block in zip(tables, blocks, strict=True):
+                s, _ = self._block(kernels, block, tb, X, rows, 0, reach, zero, zero[0], np.zeros(len(rows)))
+                found = np.flatnonzero(s > 0)
+                logs[found] = np.logaddexp(logs[found], np.log(s[found]) + tb.log_peak)
+            out[rows] = logs
+
+        workers = min(effective_n_jobs(self.n_jobs if n_jobs is None else n_jobs), len(Z))
+        todo = np.array_split(sequence, max(-(-len(Z) // _ROWS), 1 if workers == 1 else min(len(Z), 4 * workers)))
+        if workers == 1:
+            for rows in todo:
+                part(rows)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(part, todo))
+        return out + self.manifold.log_unit
 
     def _dense(self, kernels, blocks, tables, Z, rows, order, depth):
         """Evaluate by sums down to a depth for each query.
@@ -453,7 +505,8 @@ class DirectSum(Sources):
                     scale *= self.manifold.dim + pull + unit * np.abs(laplacian)
                 scale *= trust / trust_slopes
                 # where the tables are cut, derivatives are by the depth of the cut more than the kernel
-                lowest = np.maximum(depth + min(tb.log_peak for tb in tables) - max(tb.log_peak for tb in tables), 0.0)
+                reference = max(tb.log_peak for tb in tables)
+                lowest = np.maximum(np.min([self._reach(depth, tb, reference, order) for tb in tables], axis=0), 0.0)
                 left = left * np.maximum(1 / (1 + lowest), scale)
                 doubt = doubt * np.maximum(1, scale * (1 + radial.DEPTH))
             lack, cut = np.where(total > 0, [left / (trust * total), doubt / (trust * total)], np.inf)

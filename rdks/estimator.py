@@ -12,8 +12,12 @@ from . import _validation as validation
 from .bandwidth import RULES, select
 from .choice import ENGINES, describe, sources
 from .errors import AccuracyWarning, DuplicatesWarning, UnsupportedError
+from .mixture import abramson_times, fit_knn, fit_mixture
 
 __all__ = ["RDKSEstimator"]
+
+#: What `adaptive` may be.
+ADAPTIVE = (None, "knn", "abramson")
 
 
 def _orbits(manifold, Z):
@@ -78,11 +82,15 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
     bandwidth : float or str
         Standard deviation h per coordinate of the kernel, in the length unit of the manifold; or a
         rule: "lcv" leave-one-out likelihood, "lscv" least-squares cross-validation, "isj"
-        Improved Sheather-Jones, "rot" rule of thumb; "auto" is "lcv".
-    adaptive : None
-        One time for all observations.
+        Improved Sheather-Jones, "rot" rule of thumb; "auto" is "lcv". "mixture" is a convex combination of
+        many smoothers, fixed, adaptive and local ones; see :mod:`rdks.mixture`.
+    adaptive : {None, "knn", "abramson"}
+        One time for all observations; or times by the distances to the nearest neighbours, whose number, and
+        with a rule as bandwidth the scale, are those of the highest leave-one-out likelihood; or times by the inverse
+        of a pilot density of the given or chosen bandwidth. A given bandwidth is then the geometric mean of all.
     min_bandwidth : float or "auto"
-        A rule chooses no bandwidth below this; "auto" leaves the rules free.
+        A rule chooses no bandwidth below this; "auto" leaves the rules free. With "mixture" and "knn", a number also
+        says that structure is real down to this scale: copies of a row then count as evidence for it.
     engine : {"auto", "direct", "neighbors", "spectral"}
         How sums over observations are computed: "direct" adds all of them, "neighbors" those near the query,
         "spectral" expands in eigenfunctions (compact spaces), which is the fastest for many observations and the one
@@ -105,8 +113,11 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
     manifold_ : Manifold
     manifold_reason_ : str
     bandwidth_ : float
+        Where observations have several, the root of the geometric mean of their times, the uniform part left out.
     selection_ : Selection or None
-        The curve that chose the bandwidth; None for a given one.
+        The curve that chose the bandwidth; None for a given one, and for a mixture.
+    mixture_ : Mixture or None
+        The smoothers of a mixture, or the one of ``adaptive="knn"``, and their weights.
     engine_ : str
     engine_reason_ : str
     min_time_ : float
@@ -163,7 +174,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
 
     # fitting
 
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, sample_bandwidth=None):
         """Fit the density to data.
 
         Parameters
@@ -174,6 +185,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             Ignored.
         sample_weight : array-like, shape (n,), optional
             Weights >= 0; weight 2 is the row twice, weight 0 is no row.
+        sample_bandwidth : array-like, shape (n,), optional
+            A bandwidth for each row, such as the error of its measurement. Nothing is chosen then: `bandwidth` must be
+            "auto" and `adaptive` None.
 
         Returns
         -------
@@ -203,9 +217,10 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             warnings.warn(f"the columns are named {list(names)}, but {manifold!r} takes the first for the "
                           "latitude and the second for the longitude", UserWarning, stacklevel=2)
         weight = validation.as_weights(sample_weight, len(X))
+        each = self._each_bandwidth(sample_bandwidth, len(X))
         Z = validation.as_points(manifold, X, self.check_points)
         raw = self._gather(self._sources(manifold, Z, weight))
-        state = self._state(raw, len(X))
+        state = self._state(raw, len(X), None if each is None else each[weight > 0])
         state.update(manifold_reason_=reason, _layout=layout, n_features_in_=probe.n_features_in_)
         self._accept(state)
         if hasattr(probe, "feature_names_in_"):
@@ -217,13 +232,15 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
     def partial_fit(self, X, y=None, sample_weight=None):
         """Add data to the fit; an automatic bandwidth is chosen again from all data.
 
-        Parameters and errors as in :meth:`fit`.
+        Parameters and errors as in :meth:`fit`; UnsupportedError where bandwidths are adaptive, a mixture, or given by
+        row.
 
         Returns
         -------
         self
         """
         self._check_parameters()
+        self._check_growing()
         if not hasattr(self, "_raw"):
             self._check_stream(self._resolve(*self._read(X)[:2])[0])
             return self.fit(X, y, sample_weight)
@@ -260,11 +277,15 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         ------
         ValueError
             If parameters or manifolds differ.
+        UnsupportedError
+            If bandwidths are adaptive, a mixture, or given by row.
         """
         check_is_fitted(self)
         if not isinstance(other, RDKSEstimator):
             raise ValueError(f"merge: expected a fitted RDKSEstimator, found {type(other).__name__}")
         check_is_fitted(other)
+        for est in (self, other):
+            est._check_growing()
         mine, theirs = self.get_params(), other.get_params()
         # the manifold is compared as fitted: geomstats spaces are never equal to one another
         differ = sorted(k for k in mine if k not in ("manifold", "n_jobs", "verbose") and mine[k] != theirs[k])
@@ -279,23 +300,28 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         new._accept(new._state(left.merge(self._gather(right, left)), self.n_samples_seen_ + other.n_samples_seen_))
         return new
 
+    def _check_growing(self):
+        """Raise an error where every kernel depends on all observations, or on more than the parameters say."""
+        what = ("bandwidth='mixture'" if self.bandwidth == "mixture" else f"adaptive={self.adaptive!r}"
+                if self.adaptive is not None else "sample_bandwidth" if getattr(self, "_each", False) else "")
+        if what:
+            raise UnsupportedError(f"a fit with {what} cannot grow: fit all data at once")
+
     def _check_parameters(self):
         """Raise ValueError for parameters that cannot be right, before anything is touched."""
         h = self.bandwidth
         if isinstance(h, str):
-            if h == "mixture":
-                raise UnsupportedError("bandwidth='mixture' is not part of this version; use 'auto', "
-                                       f"one of {RULES}, or a number")
-            if h != "auto" and h not in RULES:
+            if h not in ("auto", "mixture", *RULES):
                 raise ValueError(f"bandwidth = {h!r} is not a known rule; expected a positive number, "
-                                 f"'auto' or one of {RULES}")
+                                 f"'auto', 'mixture' or one of {RULES}")
         else:
             _number("bandwidth", h, low=1e-140, high=1e140,
                     expected=f"a positive finite number, or a rule: 'auto' or one of {RULES}")
-        if self.adaptive is not None:
-            if self.adaptive in ("knn", "abramson"):
-                raise UnsupportedError(f"adaptive={self.adaptive!r} is not part of this version; use None")
-            raise ValueError(f"adaptive = {self.adaptive!r}: expected None")
+        if self.adaptive not in ADAPTIVE:
+            raise ValueError(f"adaptive = {self.adaptive!r}: expected one of {ADAPTIVE}")
+        if self.adaptive is not None and h == "mixture":
+            raise ValueError(f"adaptive={self.adaptive!r} and bandwidth='mixture' exclude each other: a mixture has "
+                             "adaptive parts already. Use adaptive=None")
         if not (isinstance(self.min_bandwidth, str) and self.min_bandwidth == "auto"):
             _number("min_bandwidth", self.min_bandwidth, low=0.0, high=1e140, expected="'auto' or a finite number >= 0")
         if self.engine not in ENGINES:
@@ -306,6 +332,21 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         if self.check_points not in validation.CHECK_POINTS:
             raise ValueError(f"check_points = {self.check_points!r}: expected one of "
                              f"{validation.CHECK_POINTS}")
+
+    def _each_bandwidth(self, value, n):
+        """Return bandwidths of n rows as an array, or None if none are given."""
+        if value is None:
+            return None
+        if self.bandwidth != "auto" or self.adaptive is not None:
+            raise ValueError(f"sample_bandwidth gives each row its bandwidth, but bandwidth = {self.bandwidth!r} and "
+                             f"adaptive = {self.adaptive!r} ask for others; leave them at 'auto' and None")
+        each = np.asarray(value, dtype=float)
+        if each.shape != (n,):
+            raise ValueError(f"sample_bandwidth has shape {each.shape}, but X has {n} rows: expected ({n},)")
+        wrong = np.flatnonzero(~((each >= 1e-140) & (each <= 1e140)))
+        if wrong.size:
+            raise ValueError(f"sample_bandwidth[{wrong[0]}] = {each[wrong[0]]!r} must be a positive finite number")
+        return each
 
     def _read(self, X, reset=True):
         """Return X as finite floats (n, p), the shape of its rows, and what scikit-learn noted."""
@@ -366,7 +407,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         shortest = self._smallest()
         if not isinstance(self.bandwidth, str):
             shortest = min(shortest or np.inf, float(self.bandwidth))
-        if self.engine == "spectral" and raw.manifold.kernel == "factors" and shortest > 0:
+        plain = self.bandwidth != "mixture" and self.adaptive is None
+        if self.engine == "spectral" and raw.manifold.kernel == "factors" and shortest > 0 and plain:
             known = getattr(like, "shortest", None)
             raw.moments(shortest**2 if known is None else known)
         return raw
@@ -375,36 +417,53 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         """Smallest bandwidth that a rule may choose, 0 if none is given."""
         return 0.0 if self.min_bandwidth == "auto" else float(self.min_bandwidth)
 
-    def _state(self, raw, seen):
-        """Compute the fitted attributes for all data; nothing is assigned here."""
+    def _state(self, raw, seen, each=None):
+        """Compute the fitted attributes for all data, `each` the bandwidth of each row; nothing is assigned here."""
         raw.n_jobs = self.n_jobs  # of a fit that was merged elsewhere too
-        manifold, selection, distinct = raw.manifold, None, raw
-        if isinstance(self.bandwidth, str):
+        manifold, selection, mixture = raw.manifold, None, None
+        several = self.bandwidth == "mixture" or self.adaptive == "knn"
+        if each is not None:
+            total = raw.at(each**2)
+            h = float(np.exp(raw.share @ np.log(each)))
+        elif self.adaptive is None and not isinstance(self.bandwidth, str):
+            h = float(self.bandwidth)
+            total = raw.at(h * h)
+        else:
+            distinct, data, copies = raw, raw, None
             if getattr(raw, "cells", None) is None:
-                distinct = self._distinct(raw)
+                distinct, copies = self._distinct(raw)
                 # a search asks for many times, each of which has an engine that is best
                 data = sources(manifold, distinct.Z, distinct.weight, 0.0, self.n_jobs, rtol=self.rtol)
+            if several:
+                given = {} if isinstance(self.bandwidth, str) else {"bandwidth": float(self.bandwidth)}
+                mixture, *state = (fit_mixture if self.bandwidth == "mixture" else fit_knn)(
+                    data, floor=self._smallest(), copies=copies if self._smallest() else None, verbose=self.verbose,
+                    **given)
+                h, total = mixture.bandwidth, distinct.like(*state)
             else:
-                data = raw
-            selection = select(data, self.bandwidth, min_bandwidth=self._smallest(), verbose=self.verbose)
-            if selection.warning:
-                warnings.warn(selection.warning, UserWarning, stacklevel=3)
-            h = selection.bandwidth
-        else:
-            h = float(self.bandwidth)
-        total = distinct.at(h * h)
+                h = self.bandwidth
+                if isinstance(h, str):
+                    selection = select(data, h, min_bandwidth=self._smallest(), verbose=self.verbose)
+                    if selection.warning:
+                        warnings.warn(selection.warning, UserWarning, stacklevel=3)
+                    h = selection.bandwidth
+                total = distinct.at(float(h) ** 2 if self.adaptive is None else abramson_times(data, float(h)))
+                if self.adaptive is not None:
+                    h = np.exp(0.5 * (total.share @ np.log(total.time)))
+                h = float(h)
         name, reason = describe(total)
         if self.engine != "auto":
             reason = "given; " + reason
         if manifold.exactness == "asymptotic":
             warnings.warn(f"the heat kernel of {manifold!r} is a small-time approximation. "
                           f"{manifold.error_report(raw.Z, h * h)}", AccuracyWarning, stacklevel=3)
-        return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "engine_": name,
-                "engine_reason_": reason, "n_samples_seen_": seen, "min_time_": 0.0, "_raw": raw, "_sum": total}
+        return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "mixture_": mixture,
+                "engine_": name, "engine_reason_": reason, "n_samples_seen_": seen, "min_time_": 0.0,
+                "_raw": raw, "_sum": total, "_each": each is not None}
 
     @staticmethod
     def _distinct(raw):
-        """Merge exact duplicates, and symmetric copies of one point, into weights."""
+        """Merge exact duplicates, and symmetric copies of one point, into weights; return how many rows each was."""
         if raw.manifold.n_images > 1:
             first, which = _orbits(raw.manifold, raw.Z)
             Z = raw.Z[first]
@@ -412,14 +471,14 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             Z, which = np.unique(raw.Z, axis=0, return_inverse=True)
         n, repeated = len(raw.Z), len(raw.Z) - len(Z)
         if not repeated:
-            return raw
+            return raw, np.ones(n)
         if repeated > 0.01 * n and len(Z) > 1:  # a single distinct point is an error later
             warnings.warn(
                 f"{repeated} of {n} rows are copies of others (there are {len(Z)} distinct points). They "
                 "are merged into weights before a bandwidth is chosen. Mind likelihoods: a held-out copy of a "
                 "training row rewards ever smaller bandwidths without bound", DuplicatesWarning, stacklevel=4)
-        weight = np.bincount(which.ravel(), weights=raw.weight, minlength=len(Z))
-        return raw.like(Z, weight, 0.0)
+        which = which.ravel()
+        return raw.like(Z, np.bincount(which, weights=raw.weight, minlength=len(Z)), 0.0), np.bincount(which)
 
     def _accept(self, state):
         self.__dict__.update(state)

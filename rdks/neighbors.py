@@ -67,6 +67,10 @@ class NeighborSum(DirectSum):
     def _first_depth(self, order):
         return first_depth(self.manifold.dim, self.rtol, order)
 
+    def _reach(self, depth, tb, reference, order):
+        # next to much higher peaks a wide kernel would be left out where nothing but it is found
+        return np.maximum(super()._reach(depth, tb, reference, order), self._first_depth(max(order, 0)))
+
     def expected_pairs(self, t, Z, order=0):
         """Count the sources that the first search finds for each query, images and boxes that are partly near included.
 

@@ -1,0 +1,442 @@
+r"""Mixtures of smoothers: several bandwidths at once, weighted by what they predict of the observations left out.
+
+One bandwidth is a compromise between the places where data are dense and those where they are sparse. Here the density
+is a convex combination :math:`\hat p=\sum_c\pi_c\hat p_c` of
+
+* smoothers with one time for all observations, on a geometric grid;
+* smoothers whose times, or whose shapes, follow the k nearest neighbours (:mod:`rdks.adaptive`);
+* the uniform law, where the volume is finite.
+
+The weights maximise the leave-one-out log-likelihood
+
+.. math:: \ell(\pi)=\sum_iw_i\log\sum_c\pi_c\,\hat p_{c,-i}(X_i),
+
+a concave function, by expectation-maximisation. Every part is a sum of heat kernels, so the mixture is one too: as
+many sources as observations and levels of time, and, for the uniform law, one source of a time so long that nothing
+else is left of its kernel.
+"""
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from joblib import effective_n_jobs
+
+from .adaptive import Grid, Neighborhoods
+from .bandwidth import progress, representatives, search_range
+from .errors import UnsupportedError
+
+__all__ = ["Component", "Mixture", "abramson_times", "fit_knn", "fit_mixture", "maximise_weights"]
+
+_NEIGHBOURS = (3, 6, 12, 24, 48)
+_SCALES = (0.5, 1.0, 2.0)
+_SHRINK = {"knn": lambda d: 1.0, "local": lambda d: 0.1 if d == 2 else 0.25}  # what is made isotropic, by dimension
+_BELOW = 64.0          # how far the grid goes below the range that a rule searches, if nothing is known of a resolution
+_SCREEN = 1500         # observations on which all components are tried
+_LEAST = 1e-4          # weight below which a component is dropped
+_WORTH = 2.0           # nats of log-likelihood of all observations together that a component must be worth
+_GAP = 1e-5            # nats per observation that the weights may be from the best ones
+_CLIP = 25.0          # the most that the times of Abramson's rule differ from the given one
+_UNIFORM = 80.0        # time of the uniform law, in units of one over the smallest eigenvalue: exp(-40) is left
+
+
+@dataclass(frozen=True)
+class Component:
+    """A smoother of a mixture.
+
+    Attributes
+    ----------
+    kind : {"fixed", "knn", "local", "uniform"}
+        One bandwidth for all; times by the mean square distance of the k nearest neighbours; shapes by their second
+        moments; the uniform law.
+    weight : float
+    bandwidth : float or None
+        Of a "fixed" one.
+    k : int or None
+    scale : float or None
+        Factor on the standard deviation of the neighbours.
+    """
+
+    kind: str
+    weight: float = 0.0
+    bandwidth: float | None = None
+    k: int | None = None
+    scale: float | None = None
+
+    def __str__(self):
+        what = {"fixed": f"bandwidth {self.bandwidth:.4g}" if self.bandwidth else "", "uniform": "uniform",
+                "knn": f"{self.k} neighbours, scale {self.scale:g}" if self.k else "",
+                "local": f"{self.k} neighbours, scale {self.scale:g}, local metric" if self.k else ""}[self.kind]
+        return f"{self.weight:.3f} {what}"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a mixture of smoothers is made of.
+
+    Attributes
+    ----------
+    components : tuple of Component
+        Those of positive weight, the heaviest first. Weights sum to 1.
+    bandwidth : float
+        Root of the geometric mean of the times, the uniform part left out.
+    log_likelihood : float
+        Mean leave-one-out log-likelihood per observation, in nats.
+    gap : float
+        Bound of what other weights of these components could add to it.
+    floor : float
+        Smallest bandwidth that was allowed.
+    n_tried : int
+        Components that were tried.
+    n_iter : int
+        Steps of expectation-maximisation.
+    """
+
+    components: tuple
+    bandwidth: float
+    log_likelihood: float
+    gap: float
+    floor: float
+    n_tried: int
+    n_iter: int
+
+    def __str__(self):
+        head = f"mixture of {len(self.components)} of {self.n_tried} smoothers, leave-one-out {self.log_likelihood:.4g}"
+        return "\n".join([head, *map(str, self.components)])
+
+
+def maximise_weights(logs, share, start=None, gap=_GAP, most=20_000):
+    r"""Find the convex combination of densities that makes observations most likely.
+
+    Parameters
+    ----------
+    logs : ndarray, shape (n, c)
+        Log densities of c components at n observations; each row has a finite one.
+    share : ndarray, shape (n,)
+        Weights of the observations, which sum to 1.
+    start : ndarray, shape (c,), optional
+        Weights to begin with; equal ones by default.
+    gap : float
+        Stop when no other weights can gain more than this, in nats.
+    most : int
+        Steps at most.
+
+    Returns
+    -------
+    weight : ndarray, shape (c,)
+    value : float
+        :math:`\sum_iw_i\log\sum_c\pi_cF_{ic}`.
+    gap : float
+        By concavity :math:`\max_c\sum_iw_iF_{ic}/(F\pi)_i-1` bounds what is missing from the best value.
+    steps : int
+
+    Notes
+    -----
+    Expectation-maximisation, :math:`\pi_c\leftarrow\pi_c\sum_iw_iF_{ic}/(F\pi)_i`, never decreases the value. Every
+    third step extrapolates the last two by squared polynomial extrapolation (Varadhan and Roland, Scandinavian Journal
+    of Statistics 35 (2008) 335, scheme S3, equation 9); it is taken back where the value would fall.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks.mixture import maximise_weights
+    >>> F = np.array([[1.0, 0.1], [0.1, 1.0], [1.0, 0.1]])
+    >>> weight, *_ = maximise_weights(np.log(F), np.full(3, 1 / 3))
+    >>> weight.round(2)
+    array([0.7, 0.3])
+    """
+    top = logs.max(axis=1)
+    F = np.exp(logs - top[:, None])
+    base = float(share @ top)
+    pi = np.full(F.shape[1], 1 / F.shape[1]) if start is None else start / start.sum()
+
+    def step(pi):
+        """One step of expectation-maximisation from pi; with the value and the gap at pi."""
+        q = F @ pi
+        slope = (share / q) @ F
+        return pi * slope, float(share @ np.log(q)) + base, float(slope.max()) - 1.0
+
+    done = 0
+    one, value, missing = step(pi)
+    while missing > gap and done < most:
+        two, *_ = step(one)
+        r, v = one - pi, (two - one) - (one - pi)
+        size = np.sqrt(v @ v)
+        alpha = -max(np.sqrt(r @ r) / size, 1.0) if size > 0 else -1.0
+        leap = pi - 2 * alpha * r + alpha * alpha * v
+        # never out of the simplex, nor on a face of it, which steps of expectation-maximisation cannot leave
+        leap = np.maximum(leap, 0.1 * two)
+        leap /= leap.sum()
+        onward, level, rest = step(leap)
+        done += 3
+        if level < value or not np.isfinite(level):
+            leap = two
+            onward, level, rest = step(leap)
+        pi, one, value, missing = leap, onward, level, rest
+    return pi, value, missing, done
+
+
+def _family(manifold, grid, n, uniform):
+    """List the components to try."""
+    parts = [Component("fixed", bandwidth=float(np.sqrt(t))) for t in grid.times]
+    if manifold.kernel != "basis":
+        kinds = ("knn", "local") if manifold.dim > 1 else ("knn",)
+        parts += [Component(kind, k=k, scale=s) for kind in kinds for k in _NEIGHBOURS if k + 2 <= n for s in _SCALES]
+    return parts + [Component("uniform")] * uniform
+
+
+@dataclass
+class _Family:
+    """Components on given observations."""
+
+    data: object
+    grid: Grid
+    copies: np.ndarray
+    near: Neighborhoods | None = field(default=None, repr=False)
+
+    def shrink(self, part):
+        return _SHRINK[part.kind](self.data.manifold.dim)
+
+    def neighborhoods(self):
+        if self.near is None:
+            self.near = Neighborhoods(self.data, min(_NEIGHBOURS[-1], len(self.data.Z) - 2))
+        return self.near
+
+    def leave_one_out(self, part, rows):
+        """Return the log of what a component predicts at `rows` from the other observations; (r,)."""
+        data, copies = self.data, self.copies[rows]
+        share = data.share[rows]
+        others = np.log1p(-share / copies)
+        if part.kind == "uniform":
+            return np.full(len(rows), -data.manifold.log_volume)
+        if part.kind == "fixed":
+            logs = data.leave_one_out(part.bandwidth**2, rows)
+            more = np.flatnonzero(copies > 1)
+            if more.size:
+                own = data.log_self(part.bandwidth**2, rows[more])
+                logs[more] = np.logaddexp(logs[more], own + np.log(share[more] * (1 - 1 / copies[more])))
+            return logs - others
+        logs = self.neighborhoods().leave_one_out(part.k, part.scale, self.grid, self.shrink(part), rows, self.copies)
+        return logs - others
+
+    def table(self, parts, rows, tick):
+        """Return `leave_one_out` of all components, (r, c), a thread for each."""
+        out = np.empty((len(rows), len(parts)))
+
+        def one(c):
+            out[:, c] = self.leave_one_out(parts[c], rows)
+            tick(parts[c].kind)
+
+        workers = effective_n_jobs(self.data.n_jobs)
+        if any(part.kind in _SHRINK for part in parts):
+            self.neighborhoods()  # before threads ask for them
+        if workers == 1:
+            for c in range(len(parts)):
+                one(c)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(one, range(len(parts))))
+        return out
+
+    def state(self, parts):
+        """Return sources, weights and times of the mixture."""
+        data = self.data
+        n, levels = len(data.Z), self.grid.count
+        plain = np.zeros((levels, n))  # sources at the observations themselves, by level of time
+        Z, weight, time = [], [], []
+        for part in parts:
+            if part.kind == "uniform":
+                Z.append(data.Z[:1])
+                weight.append([part.weight])
+                time.append([_UNIFORM / data.manifold.smallest_eigenvalue])
+            elif part.kind == "fixed":
+                plain[self.grid.nearest(np.array([part.bandwidth**2]))[0]] += part.weight * data.share
+            else:
+                owner, Y, w, level = self.neighborhoods().state(part.k, part.scale, self.grid, self.shrink(part))
+                own = np.bincount(owner, minlength=n)[owner] == 1  # a single node is the observation itself
+                np.add.at(plain, (level[own], owner[own]), part.weight * w[own])
+                Z.append(Y[~own])
+                weight.append(part.weight * w[~own])
+                time.append(self.grid.times[level[~own]])
+        level, which = np.nonzero(plain)
+        return (np.concatenate([data.Z[which], *Z]), np.concatenate([plain[level, which], *weight]),
+                np.concatenate([self.grid.times[level], *time]))
+
+
+    def result(self, parts, value, gap, tried, steps):
+        """Return the mixture, and its sources, weights and times."""
+        Z, weight, time = self.state(parts)
+        kernels = time <= self.grid.times[-1]  # all but the uniform law, if there is anything else
+        kernels |= not weight[kernels].any()
+        bandwidth = float(np.exp(0.5 * np.average(np.log(time[kernels]), weights=weight[kernels])))
+        floor = float(np.sqrt(self.grid.first))
+        return Mixture(tuple(parts), bandwidth, value, gap, floor, tried, steps), Z, weight, time
+
+
+def _make_family(data, floor, copies, what):
+    """Return the family of components on a grid of times from the floor upwards."""
+    n = len(data.Z)
+    if n < 3:
+        raise ValueError(f"{what} needs at least three distinct points of positive weight to choose from, found "
+                         f"n_samples={n}. Pass a number as bandwidth")
+    if what != "bandwidth='mixture'" and data.manifold.kernel == "basis":
+        raise UnsupportedError(f"{what} needs geodesics between observations, which {data.manifold!r} has not; use "
+                               "bandwidth='mixture', which takes fixed bandwidths there")
+    low, high = search_range(data)
+    floor = max(floor**2, data.manifold.shortest_time) or low / _BELOW
+    return _Family(data, Grid(floor, max(high, 4 * floor)), np.ones(n) if copies is None else copies)
+
+
+def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
+    """Fit a mixture of smoothers.
+
+    Parameters
+    ----------
+    data : Sources
+        Distinct observations of positive weight at time 0; at least three.
+    floor : float
+        Smallest bandwidth; 0 for one far below the distances between neighbours.
+    copies : ndarray, shape (n,), optional
+        Rows of the data that each observation stands for, if a copy of the row that is left out is to count as
+        evidence; by default the copies of an observation are left out together.
+    verbose : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    mixture : Mixture
+    Z : ndarray, shape (P, embed_dim)
+    weight, time : ndarray, shape (P,)
+        The density: sources, their weights and times.
+
+    Notes
+    -----
+    With more than 2250 observations, all components are first tried on 1500 of them, spread in space; those
+    that get a weight are then weighted anew on all. Components whose weight is below 1e-4 are dropped, and one after
+    the other, the lightest first, those without which the log-likelihood of all observations is less by no more than
+    2 nats: about what a component gains by chance.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three distinct observations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks.choice import sources
+    >>> from rdks.manifolds import Circle
+    >>> from rdks.mixture import fit_mixture
+    >>> Z = np.random.default_rng(0).normal(1.0, 0.1, (300, 1))
+    >>> mixture, Z, weight, time = fit_mixture(sources(Circle(), Z, np.ones(300), 0.0))
+    >>> round(float(weight.sum()), 12), mixture.log_likelihood > 0.8
+    (1.0, True)
+    """
+    n, manifold = len(data.Z), data.manifold
+    family = _make_family(data, floor, copies, "bandwidth='mixture'")
+    uniform = bool(np.isfinite(manifold.log_volume) and manifold.smallest_eigenvalue > 0)
+    parts = _family(manifold, family.grid, n, uniform)
+    tried, share, everyone = len(parts), data.share, np.arange(n)
+    steps = 0
+    with progress(verbose, "mixture", "component") as tick:
+        rows = everyone if n <= _SCREEN * 1.5 else representatives(data, _SCREEN)
+        while True:
+            logs = family.table(parts, rows, tick)
+            weight = share if rows is everyone else np.full(len(rows), 1 / len(rows))
+            pi, value, gap, count = maximise_weights(logs, weight)
+            steps += count
+            keep = np.flatnonzero(pi > _LEAST)
+            parts, pi, logs = [parts[c] for c in keep], pi[keep], logs[:, keep]
+            if rows is everyone:
+                break
+            rows = everyone
+        pi, value, gap, count = maximise_weights(logs, weight, pi)
+        worth = _WORTH * data.squares  # nats of all observations as nats of one
+        for c in np.argsort(pi, kind="stable"):
+            rest = [b for b in range(len(parts)) if pi[b] > 0 and b != c]
+            if not rest or not np.isfinite(logs[:, rest].max(axis=1)).all():
+                continue  # some observation is out of the reach of all others
+            less, level, missing, more = maximise_weights(logs[:, rest], weight, pi[rest])
+            count += more
+            if level > value - worth:
+                pi[:] = 0.0
+                pi[rest], value, gap = less, level, missing
+    parts, pi = [part for part, p in zip(parts, pi, strict=True) if p > 0], pi[pi > 0]
+    order = np.argsort(-pi, kind="stable")
+    parts = [replace(parts[c], weight=float(pi[c])) for c in order]
+    return family.result(parts, value, gap, tried, steps + count)
+
+
+def fit_knn(data, *, floor=0.0, bandwidth=None, copies=None, verbose=False):
+    """Fit one smoother whose times follow the nearest neighbours.
+
+    Parameters
+    ----------
+    data, floor, copies, verbose
+        As for :func:`fit_mixture`.
+    bandwidth : float, optional
+        Root of the geometric mean of the times. By default the scale is chosen with the number of neighbours.
+
+    Returns
+    -------
+    As :func:`fit_mixture`: of all numbers of neighbours and scales the one of the highest leave-one-out likelihood.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks.choice import sources
+    >>> from rdks.manifolds import Circle
+    >>> from rdks.mixture import fit_knn
+    >>> Z = np.random.default_rng(0).normal(1.0, 0.1, (300, 1))
+    >>> mixture, Z, weight, time = fit_knn(sources(Circle(), Z, np.ones(300), 0.0), bandwidth=0.03)
+    >>> mixture.components[0].kind, bool(abs(np.log(time) @ weight / 2 - np.log(0.03)) < 0.05)
+    ('knn', True)
+    """
+    family = _make_family(data, floor, copies, "adaptive='knn'")
+    n, share = len(data.Z), data.share
+    tried = []
+    for k in _NEIGHBOURS:
+        if k + 2 > n:
+            break
+        scales = np.geomspace(0.25, 4.0, 9)
+        if bandwidth is not None:
+            size = np.maximum(np.trace(family.neighborhoods().moments(k), axis1=1, axis2=2) / data.manifold.dim,
+                              family.grid.first)
+            scales = [bandwidth / np.exp(0.5 * share @ np.log(size))]
+        tried += [Component("knn", 1.0, k=k, scale=float(s)) for s in scales]
+    with progress(verbose, "knn", "component") as tick:
+        best, value = None, -np.inf
+        for part in tried:
+            now = float(share @ family.leave_one_out(part, np.arange(n)))
+            tick(str(part))
+            if best is None or now > value:
+                best, value = part, now
+    return family.result([best], value, 0.0, len(tried), 0)
+
+
+def abramson_times(data, bandwidth):
+    r"""Return times that are inversely proportional to the density.
+
+    Parameters
+    ----------
+    data : Sources
+        Distinct observations at time 0.
+    bandwidth : float
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        :math:`h^2G/\tilde p(X_i)`, with the leave-one-out density :math:`\tilde p` of bandwidth h and G, its geometric
+        mean, not more than a factor 25 from h^2, on a geometric grid.
+
+    References
+    ----------
+    Abramson, Annals of Statistics 10 (1982) 1217: bandwidths as the inverse square root of the density.
+    """
+    others = np.log1p(-data.share)
+    pilot = data.leave_one_out(bandwidth**2) - others
+    grid = Grid(bandwidth**2 / _CLIP, bandwidth**2 * _CLIP)
+    with np.errstate(over="ignore"):
+        time = bandwidth**2 * np.exp(np.clip(data.share @ pilot - pilot, -np.log(_CLIP), np.log(_CLIP)))
+    return grid.times[grid.nearest(time)]

@@ -1,4 +1,4 @@
-"""Command line: ``python -m rdks demo``."""
+"""Command line: ``python -m rdks demo``, ``python -m rdks benchmark``."""
 from __future__ import annotations
 
 import argparse
@@ -34,7 +34,84 @@ def build_parser():
     demo.add_argument("--jobs", metavar="N", type=int, default=-1, help="threads (default: -1, all cores)")
     demo.add_argument("--seed", metavar="N", type=int, default=0, help="seed of all randomness (default: 0)")
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
+    _add_benchmarks(commands)
     return parser
+
+
+def _positive(text):
+    """Return a positive float, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a positive finite number")
+    return value
+
+
+def _whole(text):
+    """Return a positive integer, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a positive integer")
+    return value
+
+
+def _add_benchmarks(commands):
+    """Add ``benchmark earth`` and ``benchmark so3`` to the parser."""
+    from .benchmarks import earth, so3
+    from .benchmarks.protocols import PROTOCOLS
+    from .datasets import EARTH_SETS
+
+    benchmark = commands.add_parser("benchmark", help="run published benchmarks again",
+                                    description="Run published benchmarks again, and print what papers print beside.")
+    which = benchmark.add_subparsers(dest="benchmark", required=True)
+    globe = which.add_parser(
+        "earth", help="volcanoes, earthquakes, floods and fires on the globe",
+        description="Held-out likelihoods on four sets of places on the globe. Everything, by default, takes tens of "
+                    "minutes, most of them for the baselines: see --methods, --sets and --protocol.")
+    globe.add_argument("--data", metavar="DIR", help="folder that holds the files, or is to hold them (default: that "
+                       "in the environment variable RDKS_DATA, or a cache; what is missing is downloaded)")
+    globe.add_argument("--sets", nargs="+", choices=EARTH_SETS, default=list(EARTH_SETS), help="default: all")
+    globe.add_argument("--protocol", nargs="+", choices=list(PROTOCOLS), default=["splits", "cv"],
+                       help="; ".join(f"{name}: {words}" for name, words in PROTOCOLS.items()).replace("%", "%%")
+                       + " (default: splits cv)")
+    globe.add_argument("--seeds", metavar="N", type=_whole, help="random divisions (default: 5 splits, 2 "
+                       "cross-validations)")
+    globe.add_argument("--deduplicate", choices=["both", "yes", "no"], default="both",
+                       help="keep one row per distinct place, before rows are divided (default: both)")
+    globe.add_argument("--floor", metavar="RAD", type=_positive,
+                       help=f"smallest bandwidth of every method, in radians (default: {earth.FLOORS[False]:g} on all "
+                       f"rows, {earth.FLOORS[True]:g} on distinct points)")
+    globe.add_argument("--methods", nargs="+", choices=list(earth.METHODS), default=list(earth.METHODS),
+                       help="default: all")
+    rotations = which.add_parser(
+        "so3", help="a mixture on the rotations, whose best possible likelihood is known",
+        description="Likelihoods of fresh draws from mixtures of wrapped normal laws on the rotations.")
+    rotations.add_argument("--components", metavar="M", nargs="+", type=_whole, default=[16, 32, 64],
+                           help="default: 16 32 64")
+    rotations.add_argument("--seeds", metavar="N", type=_whole, default=5, help="mixtures of each size (default: 5)")
+    rotations.add_argument("--n", metavar="N", type=_whole, default=20_000, help="draws to fit (default: 20000)")
+    rotations.add_argument("--test", metavar="N", type=_whole, default=10_000, help="fresh draws (default: 10000)")
+    rotations.add_argument("--methods", nargs="+", choices=list(so3.METHODS), default=list(so3.METHODS),
+                           help="default: all")
+    for one, what in ((globe, "fits at a time"), (rotations, "threads")):
+        one.add_argument("--jobs", metavar="N", type=int, default=-1, help=f"{what} (default: -1, one per core)")
+        one.add_argument("--out", metavar="FILE", help="write the numbers too, as .json or .csv")
+        one.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _benchmark(args):
+    """Run the benchmark that was asked for."""
+    common = {"methods": tuple(args.methods), "n_jobs": args.jobs, "verbose": not args.quiet, "out": args.out}
+    if args.benchmark == "so3":
+        from .benchmarks import so3
+
+        so3.main(components=args.components, seeds=args.seeds, n=args.n, n_test=args.test, **common)
+        return
+    from .benchmarks import earth
+
+    once = {"both": (False, True), "yes": (True,), "no": (False,)}[args.deduplicate]
+    floors = earth.FLOORS if args.floor is None else dict.fromkeys((False, True), args.floor)
+    earth.main(data_home=args.data, sets=args.sets, protocols=args.protocol, seeds=args.seeds, deduplicate=once,
+               floors=floors, **common)
 
 
 def main(argv=None):
@@ -52,6 +129,9 @@ def main(argv=None):
     """
     parser = build_parser()
     args = parser.parse_args(argv)
+    if args.command == "benchmark":
+        _benchmark(args)
+        return 0
     if args.points is not None and args.points < 100:
         parser.error(f"--points {args.points}: expected at least 100")
     from . import demo  # brings scikit-learn's estimators and the data with it: not needed for --help

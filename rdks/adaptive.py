@@ -31,7 +31,6 @@ _DEPTH = 32.0     # kernels below exp(-32) = 1e-14 of their peak count as nothin
 _REST = 1e-9      # what is left of a sum after a subtraction counts as rounding below this part of it
 _RIPPLE = 2.0     # distance between nodes, in bandwidths: a sum of equal kernels is flat to 1.4 per cent
 _NODES = 3.0      # how far nodes go, in standard deviations
-_STEP = 2.0        # ratio of neighbouring times on the grid
 _ROWS = 2**18     # pairs that are worked on together
 
 # Nodes along an axis by their number to either side, 0, 1, 2, ..., one after the other (those of s sides begin at s^2):
@@ -127,13 +126,13 @@ class Grid:
 
     def __init__(self, low, high):
         self.first = float(low)
-        self.count = max(int(np.ceil(np.log(high / low) / np.log(_STEP))), 0) + 1
-        self.times = self.first * _STEP ** np.arange(self.count)
+        self.count = max(int(np.ceil(np.log2(high / low))), 0) + 1
+        self.times = self.first * 2.0 ** np.arange(self.count)
 
     def nearest(self, time):
         """Return the index of the time next to each of `time`, in the ratio; those beyond an end are the end."""
         with np.errstate(divide="ignore"):
-            place = np.rint(np.log(time / self.first) / np.log(_STEP))
+            place = np.rint(np.log2(np.maximum(time, 0.0) / self.first))
         return np.clip(place, 0, self.count - 1).astype(np.intp)
 
 
@@ -160,7 +159,7 @@ def spread_out(M, grid, shrink=0.0):
     grid : Grid
         The times that isotropic Gaussians may have; variances are not above its last.
     shrink : float
-        The part :math:`\lambda` of a covariance that is made isotropic. With 1, one node each.
+        The part :math:`\lambda` of a covariance that is made isotropic.
 
     Returns
     -------
@@ -185,13 +184,10 @@ def spread_out(M, grid, shrink=0.0):
     >>> from rdks.adaptive import Grid, spread_out
     >>> _, place, share, level = spread_out(np.diag([0.09, 0.01])[None], Grid(0.01, 1.0))
     >>> len(share), round(float(share @ place[:, 0] ** 2), 9)  # 0.08 from the nodes, 0.01 from the kernels
-    (9, 0.08)
+    (11, 0.08)
     """
     d = M.shape[-1]
     mean = np.trace(M, axis1=1, axis2=2) / d
-    if shrink == 1.0 or d == 1:
-        owner = np.arange(len(M))
-        return owner, np.zeros((len(M), d)), np.ones(len(M)), grid.nearest(np.maximum(mean, 0.0))
     value, axes = _axes(M)
     value = np.minimum((1 - shrink) * np.maximum(value, 0.0) + shrink * mean[:, None], grid.times[-1])
     with np.errstate(divide="ignore"):
@@ -313,9 +309,11 @@ class Neighborhoods:
 
     def _nodes(self, M, at, grid, shrink):
         """Return owner, embedded nodes, weights and levels of kernels at the observations `at`."""
+        if shrink == 1.0:
+            owner = np.arange(len(at))
+            level = grid.nearest(np.trace(M, axis1=1, axis2=2) / M.shape[-1])
+            return owner, self.data.Z[at], np.ones(len(at)), level
         owner, place, share, level = spread_out(M, grid, shrink)
-        if not place.any():
-            return owner, self.data.Z[at], share, level
         V = np.einsum("pi,pij->pj", place, self.frame[at[owner]])
         return owner, self.data.manifold.exp(self.data.Z[at[owner]], V), share, level
 
@@ -394,11 +392,16 @@ class Neighborhoods:
             return left
         # what comes: the same neighbours' kernels with the next neighbour in the place of the one that is gone
         V, whole = self.coordinates, self.moments(k)
+        mean = np.trace(whole, axis1=1, axis2=2)
         logs, where = [], []
         for a in range(0, len(row), _ROWS):
             part = slice(a, a + _ROWS)
             old, new = V[j[part], rank[part]], V[j[part], k]
-            M = whole[j[part]] + (new[:, :, None] * new[:, None] - old[:, :, None] * old[:, None]) / k
+            if shrink == 1.0:  # all that matters is the mean of the diagonal
+                change = np.einsum("ni,ni->n", new, new) - np.einsum("ni,ni->n", old, old)
+                M = ((mean[j[part]] + change / k) / V.shape[2])[:, None, None]
+            else:
+                M = whole[j[part]] + (new[:, :, None] * new[:, None] - old[:, :, None] * old[:, None]) / k
             by, Y, share, level = self._nodes(scale**2 * M, j[part], grid, shrink)
             where.append(row[part][by])
             logs.append(self._logs(Y, share * data.share[j[part][by]], level, X, where[-1], grid))

@@ -105,10 +105,11 @@ class AutoSum(Sources):
             # from all over the data, and not the same ones twice
             some, few = (self.Z[((np.arange(k) + 0.5) / k * len(self.Z)).astype(int)] for k in counts)
             images = self.manifold.images(some)[:, None]
-            self._near = []
+            squares = []
             for f, piece in self.manifold.pieces():
                 x, y = few[None, :, None, piece], images[..., piece]
-                self._near.append(f.dist(x, y) ** 2 if f.hyperbolic else (f.difference(x, y) ** 2).sum(axis=-1))
+                squares.append(f.dist(x, y) ** 2 if f.hyperbolic else (f.difference(x, y) ** 2).sum(axis=-1))
+            self._near = squares  # complete before another thread can see it
         rate = rates(factors, t)
         return float(np.mean(sum(lam * c for lam, c in zip(rate, self._near, strict=True)) <= depth))
 

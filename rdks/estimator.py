@@ -13,43 +13,12 @@ from .bandwidth import RULES, select
 from .choice import ENGINES, describe, sources
 from .errors import AccuracyWarning, DuplicatesWarning, UnsupportedError
 from .mixture import abramson_times, fit_knn, fit_mixture
+from .resolution import merge_copies, resolution
 
 __all__ = ["RDKSEstimator"]
 
 #: What `adaptive` may be.
 ADAPTIVE = (None, "knn", "abramson")
-
-
-def _orbits(manifold, Z):
-    """Group points that the group of a quotient makes one, up to rounding.
-
-    Returns the first row of each group, and the group of each row.
-    """
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
-
-    # one image of each: the foremost in a direction in which no symmetry lies
-    direction = np.cos(np.arange(1, Z.shape[1] + 1) ** 2 * 1.7)
-    foremost = manifold._each("project", Z)
-    best = foremost @ direction
-    for image in manifold.images(Z)[1:]:
-        image = manifold._each("project", image)
-        place = image @ direction
-        better = place > best + 1e-9 * (1 + np.abs(best))
-        best[better], foremost[better] = place[better], image[better]
-    # copies are off by rounding: those that share a cell are one, and so are neighbours across its walls
-    fine = 1e-11 * np.abs(foremost).max()
-    cells, first, which = np.unique(np.rint(foremost / fine), axis=0, return_index=True, return_inverse=True)
-    which = which.ravel()
-    close = cKDTree(cells).query_pairs(4.0, output_type="ndarray")
-    if len(close):
-        graph = csr_array((np.ones(len(close)), close.T), shape=(len(cells), len(cells)))
-        count, group = connected_components(graph, directed=False)
-        earliest = np.full(count, len(Z))
-        np.minimum.at(earliest, group, first)
-        return earliest, group[which]
-    return first, which
 
 
 def _number(name, value, *, low, high, expected):
@@ -89,8 +58,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         with a rule as bandwidth the scale, are those of the highest leave-one-out likelihood; or times by the inverse
         of a pilot density of the given or chosen bandwidth. A given bandwidth is then the geometric mean of all.
     min_bandwidth : float or "auto"
-        A rule chooses no bandwidth below this; "auto" leaves the rules free. With "mixture" and "knn", a number also
-        says that structure is real down to this scale: copies of a row then count as evidence for it.
+        A rule chooses no bandwidth below this. "auto" is half the step to which the data are rounded, and nothing for
+        data with all their digits; near-copies are then merged as copies are. With "mixture" and "knn", a number
+        says that structure is real down to this scale: copies of a row count as evidence for it.
     engine : {"auto", "direct", "neighbors", "spectral"}
         How sums over observations are computed: "direct" adds all of them, "neighbors" those near the query,
         "spectral" expands in eigenfunctions (compact spaces), which is the fastest for many observations and the one
@@ -116,6 +86,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         Where observations have several, the root of the geometric mean of their times, the uniform part left out.
     selection_ : Selection or None
         The curve that chose the bandwidth; None for a given one, and for a mixture.
+    resolution_ : Resolution or None
+        What rounding and copies leave of the data, where a rule chose.
     mixture_ : Mixture or None
         The smoothers of a mixture, or the one of ``adaptive="knn"``, and their weights.
     engine_ : str
@@ -134,9 +106,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
 
     Notes
     -----
-    With a given bandwidth, rows are used as they are. A rule merges exact duplicates into
-    weights first, as it would otherwise take a repeated row for evidence of a spike; above one
-    per cent a :class:`~rdks.errors.DuplicatesWarning` says so.
+    With a given bandwidth, rows are used as they are. A rule merges duplicates into weights first, as it would
+    otherwise take a repeated row for evidence of a spike; above one per cent a
+    :class:`~rdks.errors.DuplicatesWarning` says so, and what they do to a likelihood.
 
     Examples
     --------
@@ -220,7 +192,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         each = self._each_bandwidth(sample_bandwidth, len(X))
         Z = validation.as_points(manifold, X, self.check_points)
         raw = self._gather(self._sources(manifold, Z, weight))
-        state = self._state(raw, len(X), None if each is None else each[weight > 0])
+        used = weight > 0
+        state = self._state(raw, len(X), None if each is None else each[used], X[used])
         state.update(manifold_reason_=reason, _layout=layout, n_features_in_=probe.n_features_in_)
         self._accept(state)
         if hasattr(probe, "feature_names_in_"):
@@ -417,10 +390,13 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         """Smallest bandwidth that a rule may choose, 0 if none is given."""
         return 0.0 if self.min_bandwidth == "auto" else float(self.min_bandwidth)
 
-    def _state(self, raw, seen, each=None):
-        """Compute the fitted attributes for all data, `each` the bandwidth of each row; nothing is assigned here."""
+    def _state(self, raw, seen, each=None, X=None):
+        """Compute the fitted attributes for all data; nothing is assigned here.
+
+        `each` is the bandwidth of each row, if they have their own, and X the data as written, if they are at hand.
+        """
         raw.n_jobs = self.n_jobs  # of a fit that was merged elsewhere too
-        manifold, selection, mixture = raw.manifold, None, None
+        manifold, selection, mixture, found = raw.manifold, None, None, None
         several = self.bandwidth == "mixture" or self.adaptive == "knn"
         if each is not None:
             total = raw.at(each**2)
@@ -429,21 +405,26 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             h = float(self.bandwidth)
             total = raw.at(h * h)
         else:
-            distinct, data, copies = raw, raw, None
+            distinct, data, copies, floor = raw, raw, None, self._smallest()
             if getattr(raw, "cells", None) is None:
-                distinct, copies = self._distinct(raw)
+                if self.min_bandwidth == "auto":
+                    found = resolution(manifold, manifold.unembed(raw.Z) if X is None else X, raw.Z)
+                    floor = found.floor
+                distinct, copies, found = merge_copies(raw, found)
+                if found.n - len(distinct.Z) > 0.01 * found.n and len(distinct.Z) > 1:  # a single one is an error later
+                    warnings.warn(found.describe(), DuplicatesWarning, stacklevel=3)
                 # a search asks for many times, each of which has an engine that is best
                 data = sources(manifold, distinct.Z, distinct.weight, 0.0, self.n_jobs, rtol=self.rtol)
             if several:
                 given = {} if isinstance(self.bandwidth, str) else {"bandwidth": float(self.bandwidth)}
                 mixture, *state = (fit_mixture if self.bandwidth == "mixture" else fit_knn)(
-                    data, floor=self._smallest(), copies=copies if self._smallest() else None, verbose=self.verbose,
+                    data, floor=floor, copies=copies if self._smallest() else None, verbose=self.verbose,
                     **given)
                 h, total = mixture.bandwidth, distinct.like(*state)
             else:
                 h = self.bandwidth
                 if isinstance(h, str):
-                    selection = select(data, h, min_bandwidth=self._smallest(), verbose=self.verbose)
+                    selection = select(data, h, min_bandwidth=floor, verbose=self.verbose)
                     if selection.warning:
                         warnings.warn(selection.warning, UserWarning, stacklevel=3)
                     h = selection.bandwidth
@@ -458,27 +439,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             warnings.warn(f"the heat kernel of {manifold!r} is a small-time approximation. "
                           f"{manifold.error_report(raw.Z, h * h)}", AccuracyWarning, stacklevel=3)
         return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "mixture_": mixture,
+                "resolution_": found,
                 "engine_": name, "engine_reason_": reason, "n_samples_seen_": seen, "min_time_": 0.0,
                 "_raw": raw, "_sum": total, "_each": each is not None}
-
-    @staticmethod
-    def _distinct(raw):
-        """Merge exact duplicates, and symmetric copies of one point, into weights; return how many rows each was."""
-        if raw.manifold.n_images > 1:
-            first, which = _orbits(raw.manifold, raw.Z)
-            Z = raw.Z[first]
-        else:
-            Z, which = np.unique(raw.Z, axis=0, return_inverse=True)
-        n, repeated = len(raw.Z), len(raw.Z) - len(Z)
-        if not repeated:
-            return raw, np.ones(n)
-        if repeated > 0.01 * n and len(Z) > 1:  # a single distinct point is an error later
-            warnings.warn(
-                f"{repeated} of {n} rows are copies of others (there are {len(Z)} distinct points). They "
-                "are merged into weights before a bandwidth is chosen. Mind likelihoods: a held-out copy of a "
-                "training row rewards ever smaller bandwidths without bound", DuplicatesWarning, stacklevel=4)
-        which = which.ravel()
-        return raw.like(Z, np.bincount(which, weights=raw.weight, minlength=len(Z)), 0.0), np.bincount(which)
 
     def _accept(self, state):
         self.__dict__.update(state)

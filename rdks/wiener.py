@@ -7,13 +7,15 @@ from the powers of the levels, as in Wiener's filter.
 from __future__ import annotations
 
 import numbers
+import warnings
 
 import numpy as np
 from scipy.optimize import brentq, isotonic_regression
 from scipy.special import expit, logit
 
-from .errors import UnsupportedError
+from .errors import DuplicatesWarning, UnsupportedError
 from .harmonics import Fourier, moments_of
+from .resolution import merge_copies
 from .smoothers import (
     EPS,
     MOST_NODES,
@@ -315,7 +317,12 @@ class WienerDensity(Smoother):
         manifold = base.manifold_
         check_spectral(manifold, "WienerDensity")
         # a rule has merged copies already
-        kernels = base._sum if isinstance(self.bandwidth, str) else base._distinct(base._raw)[0].at(base.bandwidth_**2)
+        kernels = base._sum
+        if not isinstance(self.bandwidth, str):
+            distinct, _, found = merge_copies(base._raw)
+            if found.n_copies > 0.01 * found.n and len(distinct.Z) > 1:
+                warnings.warn(found.describe(), DuplicatesWarning, stacklevel=3)
+            kernels = distinct.at(base.bandwidth_**2)
         if len(kernels.Z) < 2:
             raise ValueError("WienerDensity tells noise from signal by how observations differ, and needs at least two "
                              "distinct points of positive weight; found n_samples=1")

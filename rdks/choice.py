@@ -16,8 +16,10 @@ __all__ = ["ENGINES", "AutoSum", "choose_engine", "sources"]
 #: What `engine` may be.
 ENGINES = ("auto", "direct", "neighbors", "spectral")
 
-# Up to this many pairs sums are exact: nothing is saved that would be noticed.
-_FEW = 1_000_000
+# Up to this many pairs it takes as long to look for sources that are near as to sum over all.
+_FEW = 2_000_000
+# Then coefficients must take less than this part of the time of all pairs: boxes that are left out save some of it.
+_CLEAR = 0.5
 # Seconds on the class of machine in the README: of a pair of query and source for each factor, by form of its table
 # (the even series, which serves two images at once, is the last) and order.
 _PAIR = np.array([[5e-9, 7.5e-9, 9.5e-9], [1.9e-9, 3.2e-9, 4e-9], [2e-9, 3.6e-9, 4.8e-9], [1e-9, 1.8e-9, 2.4e-9]])
@@ -153,25 +155,43 @@ def expected_seconds(total, n_queries, t=0.0, order=0):
         if they are not there yet.
     """
     manifold, n, images = total.manifold, len(total.Z), total.manifold.n_images
-    time = manifold.flow(total.Z[:1], float(total.time.min()) + t)[1]
-    form = radial.table(manifold.factors(), time, order, True, manifold.antipodal).form
-    pair = _PAIR[form, order].sum() + _COLUMN * max(manifold.embed_dim - 3, 0)
+    shortest = float(total.time.min())
     seconds = {}
     for name, depth in (("direct", radial.DEPTH), ("neighbors", first_depth(manifold.dim, total.rtol, order))):
-        pairs = images * n * (total.near(time, depth) if name == "neighbors" or not (form >= 2).any() else 1.0)
         ready = name in total._made and total._made[name].is_ordered
-        seconds[name] = n_queries * (_QUERY * images + pair * pairs)
-        if not ready:
-            seconds[name] += n * (_ORDER[0] + images * _ORDER[1])
+        seconds[name] = 0.0 if ready else n * (_ORDER[0] + images * _ORDER[1])
+        times, counts = np.unique(total.time, return_counts=True)
+        for time, count in zip(times, counts, strict=True):
+            seconds[name] += n_queries * images * (
+                _QUERY + count * _pair_seconds(total, float(time) + t, order, depth, name == "neighbors"))
     # boxes that are partly near, and second searches, of which there are more in many dimensions
     seconds["neighbors"] *= 1.2 + 0.06 * max(manifold.dim - 3, 0)
-    seconds["spectral"] = np.inf
-    if not unsupported(manifold):
-        known = "spectral" in total._made and total._made["spectral"].knows(t)
-        functions = (1, 1 + manifold.dim, 2 + manifold.dim)[order]
-        eps = accuracy(manifold, time, total.rtol)
-        seconds["spectral"] = cost_of(manifold, time, eps, 0 if known else n, n_queries, functions)
+    seconds["spectral"] = _spectral_seconds(total, n_queries, shortest, t, order)
     return seconds
+
+
+def _pair_seconds(total, time, order, depth=None, always=False):
+    """Estimate the seconds of a pair of a query and a source, without those that are too far apart if `depth` is given.
+
+    Where a series serves, sums over all leave none out; `always` says that boxes are left out all the same.
+    """
+    manifold = total.manifold
+    _, time = manifold.flow(total.Z[:1], time)
+    form = radial.table(manifold.factors(), time, order, True, manifold.antipodal).form
+    share = 1.0 if depth is None or (not always and (form >= 2).any()) else total.near(time, depth)
+    return share * (_PAIR[form, order].sum() + _COLUMN * max(manifold.embed_dim - 3, 0))
+
+
+def _spectral_seconds(total, n_queries, shortest, t, order):
+    """Estimate the seconds of coefficients and of values at queries; inf where there are none."""
+    manifold = total.manifold
+    if unsupported(manifold):
+        return np.inf
+    _, time = manifold.flow(total.Z[:1], shortest + t)
+    known = "spectral" in total._made and total._made["spectral"].knows(t)
+    functions = (1, 1 + manifold.dim, 2 + manifold.dim)[order]
+    return cost_of(manifold, time, accuracy(manifold, time, total.rtol), 0 if known else len(total.Z), n_queries,
+                   functions)
 
 
 def choose_engine(total, n_queries, t=0.0, order=0):
@@ -179,8 +199,10 @@ def choose_engine(total, n_queries, t=0.0, order=0):
 
     The rule, in order:
 
-    1. Up to a million pairs of a query and a source (images counted): ``"direct"``.
-    2. Else the engine with the least :func:`expected_seconds`.
+    1. Up to two million pairs of a query and a source (images counted): ``"spectral"`` if that is expected to take less
+       than half as long as all pairs, else ``"direct"``; up to a hundredth of that: ``"direct"``.
+    2. ``"spectral"`` if that is expected to take less than the search for sources that are near.
+    3. Else the engine with the least :func:`expected_seconds`.
 
     Parameters as for :func:`expected_seconds`.
 
@@ -188,9 +210,20 @@ def choose_engine(total, n_queries, t=0.0, order=0):
     -------
     name, reason : str
     """
-    n = len(total.Z)
-    if n * n_queries * total.manifold.n_images <= _FEW:
+    n, images, shortest = len(total.Z), total.manifold.n_images, float(total.time.min())
+    pairs = n * n_queries * images
+    if pairs <= 0.01 * _FEW:
         return "direct", f"few enough pairs of {n} sources and {n_queries} queries"
+    spectral = _spectral_seconds(total, n_queries, shortest, t, order)
+    least = n * (_ORDER[0] + images * _ORDER[1]) + n_queries * images * _QUERY
+    if pairs <= _FEW:
+        every = least + pairs * _pair_seconds(total, shortest + t, order)
+        if spectral < _CLEAR * every:
+            return "spectral", f"expected to take {spectral:.2g} s, and sums over all pairs {every:.2g} s"
+        return "direct", f"few enough pairs of {n} sources and {n_queries} queries"
+    if spectral < least:
+        return "spectral", (f"expected to take {spectral:.2g} s for {n_queries} queries on {n} sources, and the search "
+                            f"for those that are near {least:.2g} s")
     seconds = expected_seconds(total, n_queries, t, order)
     name = min(seconds, key=seconds.get)
     others = ", ".join(f"{other} {value:.2g} s" for other, value in seconds.items() if other != name)

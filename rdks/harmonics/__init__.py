@@ -23,6 +23,7 @@ _SECONDS = {"1": (7e-8, 1e-7, 2.7e-8, 5e-8), "2": (2e-7, 1.5e-7, 1.1e-7, 7.5e-8)
 # of a product of two values; of adding up those of one function on the left; of setting up; of working out derivatives,
 # and more of it for each square of a dimension.
 _DENSE = 5e-7, 4.7e-9, 5e-10, 5.7e-11, 7.5e-10, 2e-3, 8e-3, 2e-5
+_LEGENDRE = 1e-11
 # Size of a transform at most, so that its grids stay below some 500 MB; see `_size`.
 _MOST = 2**22
 
@@ -193,8 +194,10 @@ def cost_of(manifold, t, eps, n_sources, n_queries, n_functions):
     parts = 2 if kind == "sphere3" and not manifold.antipodal else 1
     source, coefficient, query, value = _SECONDS[kind]
     shared = n_functions if kind == "sphere2" else 2 * ((n_functions + 1) // 2)  # two share a transform
-    return 1e-3 + parts * (n_sources * source + (n_sources > 0) * modes * coefficient
-                           + n_queries * shared * query + modes * n_functions * value)
+    # sums over degrees, for every order on every ring
+    legendre = _LEGENDRE * modes**1.5 if kind == "sphere2" else 0.0
+    return 1e-3 + parts * (n_sources * source + (n_sources > 0) * (modes * coefficient + legendre)
+                           + n_queries * shared * query + n_functions * (modes * value + legendre))
 
 
 def _dense_cost(manifold, cutoff, n_sources, n_queries, n_functions):

@@ -31,6 +31,8 @@ Map
 :mod:`rdks.inference`   bands, influence, regions and their probabilities (:mod:`rdks.gram`: kernel matrices;
                         :mod:`rdks.balls`: steps into balls)
 :mod:`rdks.hypothesis`  tests: two samples, a sample and a density, uniformity
+:mod:`rdks.resolution`  rounding and copies
+:mod:`rdks.benchmarks`  the published benchmarks, by ``python -m rdks benchmark``
 :mod:`rdks.distributed` fitting and scoring on Dask collections
 :mod:`rdks.testing`     the checks a manifold must pass
 """
@@ -39,4 +41,4 @@ from __future__ import annotations
 from .estimator import RDKSEstimator
 
 __all__ = ["RDKSEstimator", "__version__"]
-__version__ = "0.3.0"
+__version__ = "0.4.0"

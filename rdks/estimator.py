@@ -17,6 +17,8 @@ from .resolution import merge_copies, resolution
 
 __all__ = ["RDKSEstimator"]
 
+# Different bandwidths of rows that are used as they are: each costs a table and a block of every sum.
+_DIFFERENT = 500
 #: What `adaptive` may be.
 ADAPTIVE = (None, "knn", "abramson")
 
@@ -159,7 +161,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             Weights >= 0; weight 2 is the row twice, weight 0 is no row.
         sample_bandwidth : array-like, shape (n,), optional
             A bandwidth for each row, such as the error of its measurement. Nothing is chosen then: `bandwidth` must be
-            "auto" and `adaptive` None.
+            "auto" and `adaptive` None. More than 500 different ones are rounded to one per cent, since sums over rows
+            of equal bandwidth are one sum.
 
         Returns
         -------
@@ -319,7 +322,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         wrong = np.flatnonzero(~((each >= 1e-140) & (each <= 1e140)))
         if wrong.size:
             raise ValueError(f"sample_bandwidth[{wrong[0]}] = {each[wrong[0]]!r} must be a positive finite number")
-        return each
+        return each if len(np.unique(each)) <= _DIFFERENT else np.exp(np.rint(100 * np.log(each)) / 100)
 
     def _read(self, X, reset=True):
         """Return X as finite floats (n, p), the shape of its rows, and what scikit-learn noted."""

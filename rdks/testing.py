@@ -278,21 +278,13 @@ def _injectivity(manifold, Z):
     return np.min([np.full(len(Z), _reach(manifold)), *near], axis=0)
 
 
-def _geodesic_length(manifold, Z, V):
-    """Length at which geodesics meet an edge of the space, from there on they are others; inf where none is declared.
-
-    Shape (n,).
-    """
-    return manifold.geodesic_length(Z, V) if hasattr(manifold, "geodesic_length") else np.full(len(Z), np.inf)
-
-
 def _stretch(manifold, Z):
     """What the rounding of coordinates is multiplied by next to an edge, relative to elsewhere; 1 where none is; (n,).
 
     Coordinates that end at an edge at the distance R, as squares of lengths do, are off by their rounding over R.
     """
     F = manifold.frame(Z)
-    ways = [_geodesic_length(manifold, Z, sign * F[:, j]) for j in range(manifold.dim) for sign in (1, -1)]
+    ways = [manifold.geodesic_length(Z, sign * F[:, j]) for j in range(manifold.dim) for sign in (1, -1)]
     return np.maximum(1.0, np.abs(Z).max(axis=1) / np.min(ways, axis=0))
 
 
@@ -354,7 +346,7 @@ def _at_distance(manifold, Z, r, rng):
     Less far where an edge of the space is in the way: 0.9 of the way to it.
     """
     V = _unit(manifold, Z, rng)
-    r = np.minimum(np.broadcast_to(np.asarray(r, dtype=float).ravel(), len(Z)), 0.9 * _geodesic_length(manifold, Z, V))
+    r = np.minimum(np.broadcast_to(np.asarray(r, dtype=float).ravel(), len(Z)), 0.9 * manifold.geodesic_length(Z, V))
     W = manifold.exp(Z, r[:, None] * V)
     # an angle may be written with any number of whole turns: sums must not depend on it
     for f, s in manifold.pieces() if manifold.kernel == "factors" else ():
@@ -747,7 +739,7 @@ def geodesics_have_constant_speed(manifold, rng):
     Z = manifold.random(10, rng)
     V = _unit(manifold, Z, rng)
     # the longest stretch below ends at 1.2 lengths: three quarters of the way to an edge
-    length = np.minimum(_scale(manifold), 0.625 * _geodesic_length(manifold, Z, V))
+    length = np.minimum(_scale(manifold), 0.625 * manifold.geodesic_length(Z, V))
     yield _resolved("one over the length of the geodesics", _scale(manifold) / length, 1e4)
     V = length[:, None] * V
     dist = manifold._cover_dist if manifold.kernel == "factors" else manifold.dist

@@ -274,6 +274,9 @@ def test_bandwidths_given_by_row():
     assert np.allclose(np.exp(est.score_samples(X[:5])), weight @ np.array(K) / weight.sum(), rtol=1e-10)
     with pytest.raises(UnsupportedError, match="sample_bandwidth"):
         est.partial_fit(X)
+    many = RDKSEstimator(Euclidean(2)).fit(np.repeat(X, 20, axis=0), sample_bandwidth=np.linspace(0.1, 0.5, 600))
+    assert len(np.unique(many._sum.time)) < 170
+    assert np.abs(np.sqrt(many._sum.time) / np.linspace(0.1, 0.5, 600) - 1).max() < 0.00502
     for wrong, match in [(each[:3], r"\(3,\)"), (-each, r"sample_bandwidth\[0\]"), (each * np.nan, "positive")]:
         with pytest.raises(ValueError, match=match):
             RDKSEstimator(Euclidean(2)).fit(X, sample_bandwidth=wrong)

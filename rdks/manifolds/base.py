@@ -578,6 +578,13 @@ class Manifold(ABC):
     def _cover_dist(self, Z, W):
         return np.sqrt(sum(f.dist(Z[..., s], W[..., s]) ** 2 for f, s in self.pieces()))
 
+    def geodesic_length(self, Z, V):
+        """Return how far geodesics from Z in the directions V go before they meet an edge of the space; shape (n,).
+
+        inf where there is none, as at the walls of a `Box`, which geodesics of the covering space do not see.
+        """
+        return np.full(len(Z), np.inf)
+
     def frame(self, Z):
         """Return orthonormal bases of the tangent spaces; shape (n, dim, embed_dim)."""
         out = np.zeros(Z.shape[:-1] + (self.dim, self.embed_dim))

@@ -275,11 +275,11 @@ class _Family:
         return Mixture(tuple(parts), bandwidth, value, gap, floor, tried, steps), Z, weight, time
 
 
-def _make_family(data, floor, copies, what):
+def _make_family(data, floor, copies, what, least):
     """Return the family of components on a grid of times from the floor upwards."""
     n = len(data.Z)
-    if n < 3:
-        raise ValueError(f"{what} needs at least three distinct points of positive weight to choose from, found "
+    if n < least:
+        raise ValueError(f"{what} needs at least {least} distinct points of positive weight to choose from, found "
                          f"n_samples={n}. Pass a number as bandwidth")
     if what != "bandwidth='mixture'" and data.manifold.kernel == "basis":
         raise UnsupportedError(f"{what} needs geodesics between observations, which {data.manifold!r} has not; use "
@@ -335,7 +335,7 @@ def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
     (1.0, True)
     """
     n, manifold = len(data.Z), data.manifold
-    family = _make_family(data, floor, copies, "bandwidth='mixture'")
+    family = _make_family(data, floor, copies, "bandwidth='mixture'", 3)
     uniform = bool(np.isfinite(manifold.log_volume) and manifold.smallest_eigenvalue > 0)
     parts = _family(manifold, family.grid, n, uniform)
     tried, share, everyone = len(parts), data.share, np.arange(n)
@@ -388,7 +388,7 @@ def fit_knn(data, *, floor=0.0, bandwidth=None, copies=None, verbose=False):
     >>> mixture.components[0].kind, bool(abs(np.log(time) @ weight / 2 - np.log(0.03)) < 0.05)
     ('knn', True)
     """
-    family = _make_family(data, floor, copies, "adaptive='knn'")
+    family = _make_family(data, floor, copies, "adaptive='knn'", _NEIGHBOURS[0] + 2)
     n, share = len(data.Z), data.share
     tried = []
     for k in _NEIGHBOURS:

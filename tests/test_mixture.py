@@ -288,8 +288,11 @@ def test_what_cannot_be():
     X = np.random.default_rng(13).standard_normal((30, 2))
     with pytest.raises(ValueError, match="exclude each other"):
         RDKSEstimator("euclidean", bandwidth="mixture", adaptive="knn").fit(X)
-    with pytest.raises(ValueError, match="three distinct"):
+    with pytest.raises(ValueError, match="at least 3 distinct"):
         RDKSEstimator("euclidean", bandwidth="mixture").fit(X[:2])
+    with pytest.raises(ValueError, match="at least 5 distinct"):
+        RDKSEstimator("euclidean", adaptive="knn").fit(X[:4])
+    assert np.isfinite(RDKSEstimator("euclidean", bandwidth="mixture").fit(X[:3]).score_samples(X)).all()
     for how in ({"bandwidth": "mixture"}, {"adaptive": "abramson"}):
         est = RDKSEstimator("euclidean", **how).fit(X)
         for call in (lambda est=est: est.partial_fit(X), lambda est=est: est.merge(est)):

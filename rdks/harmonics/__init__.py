@@ -23,7 +23,8 @@ _SECONDS = {"1": (7e-8, 1e-7, 2.7e-8, 5e-8), "2": (2e-7, 1.5e-7, 1.1e-7, 7.5e-8)
 # of a product of two values; of adding up those of one function on the left; of setting up; of working out derivatives,
 # and more of it for each square of a dimension.
 _DENSE = 5e-7, 4.7e-9, 5e-10, 5.7e-11, 7.5e-10, 2e-3, 8e-3, 2e-5
-_LEGENDRE = 1e-11
+# Of Legendre functions on the sphere, by the power 3/2 of the number of coefficients: of their sums over degrees.
+_LEGENDRE = 1.5e-11
 # Size of a transform at most, so that its grids stay below some 500 MB; see `_size`.
 _MOST = 2**22
 

@@ -190,8 +190,12 @@ def _spectral_seconds(total, n_queries, shortest, t, order):
     _, time = manifold.flow(total.Z[:1], shortest + t)
     known = "spectral" in total._made and total._made["spectral"].knows(t)
     functions = (1, 1 + manifold.dim, 2 + manifold.dim)[order]
-    return cost_of(manifold, time, accuracy(manifold, time, total.rtol), 0 if known else len(total.Z), n_queries,
-                   functions)
+    eps = accuracy(manifold, time, total.rtol)
+    seconds = cost_of(manifold, time, eps, 0, n_queries, functions)
+    if not known:  # one transform for the sources of each time
+        times = len(np.unique(total.time))
+        seconds += times * cost_of(manifold, time, eps, max(len(total.Z) // times, 1), 0, functions)
+    return seconds
 
 
 def choose_engine(total, n_queries, t=0.0, order=0):

@@ -399,7 +399,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         `each` is the bandwidth of each row, if they have their own, and X the data as written, if they are at hand.
         """
         raw.n_jobs = self.n_jobs  # of a fit that was merged elsewhere too
-        manifold, selection, mixture, found = raw.manifold, None, None, None
+        manifold, selection, mixture, found, owner = raw.manifold, None, None, None, None
         several = self.bandwidth == "mixture" or self.adaptive == "knn"
         if each is not None:
             total = raw.at(each**2)
@@ -420,10 +420,11 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                 data = sources(manifold, distinct.Z, distinct.weight, 0.0, self.n_jobs, rtol=self.rtol)
             if several:
                 given = {} if isinstance(self.bandwidth, str) else {"bandwidth": float(self.bandwidth)}
-                mixture, *state = (fit_mixture if self.bandwidth == "mixture" else fit_knn)(
+                mixture, *state, owner = (fit_mixture if self.bandwidth == "mixture" else fit_knn)(
                     data, floor=floor, copies=copies if self._smallest() else None, verbose=self.verbose,
                     **given)
                 h, total = mixture.bandwidth, distinct.like(*state)
+                owner = owner, distinct.share
             else:
                 h = self.bandwidth
                 if isinstance(h, str):
@@ -444,7 +445,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "mixture_": mixture,
                 "resolution_": found,
                 "engine_": name, "engine_reason_": reason, "n_samples_seen_": seen, "min_time_": 0.0,
-                "_raw": raw, "_sum": total, "_each": each is not None}
+                "_raw": raw, "_sum": total, "_each": each is not None, "_owner": owner}
 
     def _accept(self, state):
         self.__dict__.update(state)

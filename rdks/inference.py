@@ -13,6 +13,7 @@ import numbers
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from scipy.stats import t as student
 from sklearn.utils.validation import check_is_fitted
@@ -55,14 +56,29 @@ def _count(name, value, least):
     return int(value)
 
 
-def _shares(total, Z):
-    """Yield (rows of Z, log density, shares (rows, n)) in blocks; the rows of the shares sum to one."""
+def _weights(est, total):
+    """Return the weights of the observations, which sum to one."""
+    return total.share if est._owner is None else est._owner[1]
+
+
+def _shares(est, total, Z):
+    """Yield (rows of Z, log density, shares by observation (rows, n)) in blocks; the rows of the shares sum to one.
+
+    In a mixture an observation has all the sources that come from it, and its part of the uniform law.
+    """
     with np.errstate(divide="ignore"):
         log_weight = np.log(total.share)
+    if est._owner is not None:
+        owner, weight = est._owner
+        own = owner >= 0
+        spread = csr_array((np.ones(own.sum()), (owner[own], np.flatnonzero(own))), shape=(len(weight), len(owner)))
     for rows, logs in log_kernel_blocks(total.manifold, Z, total.Z, total.time):
         logs += log_weight
         log_density = logsumexp(logs, axis=1)
-        yield rows, log_density, np.exp(logs - log_density[:, None])
+        s = np.exp(logs - log_density[:, None])
+        if est._owner is not None:
+            s = (spread @ s.T).T + s[:, ~own].sum(axis=1)[:, None] * weight
+        yield rows, log_density, s
 
 
 # bands
@@ -122,7 +138,7 @@ def density_bands(est, X, *, level=0.95, method="asymptotic", n_bootstrap=999, t
     Raises
     ------
     UnsupportedError
-        For a stream that has not kept its observations.
+        For a stream that has not kept its observations, and where kernels depend on neighbours.
     ValueError
         With a single observation, which says nothing of a spread, and for a wrong parameter.
 
@@ -139,7 +155,8 @@ def density_bands(est, X, *, level=0.95, method="asymptotic", n_bootstrap=999, t
     :math:`\max(n_\mathrm{eff}(x)-1,1)` degrees of freedom, :math:`n_\mathrm{eff}=1/\sum_is_i^2`: where few
     observations matter their spread is not known either. The bootstrap replaces q by quantiles of
     :math:`(\log\hat p^*-\log\hat p)/\sqrt{V^*}`. Exponential weights rather than counts, so that no replicate is
-    without the observations near x.
+    without the observations near x. In adaptive fits and mixtures the kernel of an observation is all that comes from
+    it; shapes and weights of smoothers are taken for fixed, which they are not: there, bands are too narrow.
 
     **What the bands are not.** They are bands for the smoothed density, the truth diffused for the time
     :math:`h^2`; the bias of smoothing is not corrected. Nor do they count that the bandwidth was chosen
@@ -170,14 +187,14 @@ def density_bands(est, X, *, level=0.95, method="asymptotic", n_bootstrap=999, t
     n_bootstrap = _count("n_bootstrap", n_bootstrap, 20)
     total = _state(est, t)
     _, Z, _ = est._query(X)
-    w = total.share
+    w = _weights(est, total)
     correction = _correction(w)
     log_density, variance, effective = np.empty((3, len(Z)))
     quantile = np.empty((2, len(Z)))
     if method == "bootstrap":
         batches = -(-n_bootstrap // max(1, _DRAWS // len(w)))
         seeds = validation.as_generator(random_state).integers(2**63, size=batches)
-    for rows, logs, s in _shares(total, Z):
+    for rows, logs, s in _shares(est, total, Z):
         away = s - w
         log_density[rows] = logs
         variance[rows] = correction * np.einsum("qi,qi->q", away, away)
@@ -261,10 +278,10 @@ def effective_sample_size(est, X=None, *, t=None):
     """
     total = _state(est, t, observations=X is not None)
     if X is None:
-        return float(1 / total.squares)
+        return float(1 / total.squares) if est._owner is None else float(1 / (est._owner[1] @ est._owner[1]))
     _, Z, _ = est._query(X)
     out = np.empty(len(Z))
-    for rows, _, s in _shares(total, Z):
+    for rows, _, s in _shares(est, total, Z):
         out[rows] = 1 / np.einsum("qi,qi->q", s, s)
     return out
 
@@ -315,7 +332,7 @@ def influence(est, X=None, *, t=None):
     Raises
     ------
     UnsupportedError
-        For a stream that has not kept its observations.
+        For a stream that has not kept its observations, and where kernels depend on neighbours.
     ValueError
         With a single observation: without it nothing is left.
 
@@ -336,6 +353,10 @@ def influence(est, X=None, *, t=None):
     [0.1, 0.1, 0.1, 154.6]
     """
     total = _state(est, t)
+    if est._owner is not None:
+        raise UnsupportedError("in a mixture, and with adaptive='knn', an observation shapes the kernels of its "
+                               "neighbours and the weights of the smoothers: leaving it out is another fit. Use one "
+                               "bandwidth for all")
     w = total.share
     if len(w) < 2:
         raise ValueError("the fit has a single observation (n_samples=1): without it nothing is left; expected at "

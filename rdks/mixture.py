@@ -241,13 +241,14 @@ class _Family:
         return out
 
     def state(self, parts):
-        """Return sources, weights and times of the mixture."""
+        """Return sources, weights and times of the mixture, and the observation that each source belongs to."""
         data = self.data
         n, levels = len(data.Z), self.grid.count
         plain = np.zeros((levels, n))  # sources at the observations themselves, by level of time
-        Z, weight, time = [], [], []
+        Z, weight, time, whose = [], [], [], []
         for part in parts:
             if part.kind == "uniform":
+                whose.append([-1])
                 Z.append(data.Z[:1])
                 weight.append([part.weight])
                 time.append([_UNIFORM / data.manifold.smallest_eigenvalue])
@@ -257,22 +258,22 @@ class _Family:
                 owner, Y, w, level = self.neighborhoods().state(part.k, part.scale, self.grid, self.shrink(part))
                 own = np.bincount(owner, minlength=n)[owner] == 1  # a single node is the observation itself
                 np.add.at(plain, (level[own], owner[own]), part.weight * w[own])
+                whose.append(owner[~own])
                 Z.append(Y[~own])
                 weight.append(part.weight * w[~own])
                 time.append(self.grid.times[level[~own]])
         level, which = np.nonzero(plain)
         return (np.concatenate([data.Z[which], *Z]), np.concatenate([plain[level, which], *weight]),
-                np.concatenate([self.grid.times[level], *time]))
-
+                np.concatenate([self.grid.times[level], *time]), np.concatenate([which, *whose]))
 
     def result(self, parts, value, gap, tried, steps):
-        """Return the mixture, and its sources, weights and times."""
-        Z, weight, time = self.state(parts)
+        """Return the mixture, and what `state` returns."""
+        Z, weight, time, owner = self.state(parts)
         kernels = time <= self.grid.times[-1]  # all but the uniform law, if there is anything else
         kernels |= not weight[kernels].any()
         bandwidth = float(np.exp(0.5 * np.average(np.log(time[kernels]), weights=weight[kernels])))
         floor = float(np.sqrt(self.grid.first))
-        return Mixture(tuple(parts), bandwidth, value, gap, floor, tried, steps), Z, weight, time
+        return Mixture(tuple(parts), bandwidth, value, gap, floor, tried, steps), Z, weight, time, owner
 
 
 def _make_family(data, floor, copies, what, least):
@@ -310,6 +311,8 @@ def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
     Z : ndarray, shape (P, embed_dim)
     weight, time : ndarray, shape (P,)
         The density: sources, their weights and times.
+    owner : ndarray of int, shape (P,)
+        The observation that each source belongs to, -1 for the uniform law.
 
     Notes
     -----
@@ -330,7 +333,7 @@ def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
     >>> from rdks.manifolds import Circle
     >>> from rdks.mixture import fit_mixture
     >>> Z = np.random.default_rng(0).normal(1.0, 0.1, (300, 1))
-    >>> mixture, Z, weight, time = fit_mixture(sources(Circle(), Z, np.ones(300), 0.0))
+    >>> mixture, Z, weight, time, _ = fit_mixture(sources(Circle(), Z, np.ones(300), 0.0))
     >>> round(float(weight.sum()), 12), mixture.log_likelihood > 0.8
     (1.0, True)
     """
@@ -384,7 +387,7 @@ def fit_knn(data, *, floor=0.0, bandwidth=None, copies=None, verbose=False):
     >>> from rdks.manifolds import Circle
     >>> from rdks.mixture import fit_knn
     >>> Z = np.random.default_rng(0).normal(1.0, 0.1, (300, 1))
-    >>> mixture, Z, weight, time = fit_knn(sources(Circle(), Z, np.ones(300), 0.0), bandwidth=0.03)
+    >>> mixture, Z, weight, time, _ = fit_knn(sources(Circle(), Z, np.ones(300), 0.0), bandwidth=0.03)
     >>> mixture.components[0].kind, bool(abs(np.log(time) @ weight / 2 - np.log(0.03)) < 0.05)
     ('knn', True)
     """

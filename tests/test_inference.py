@@ -366,3 +366,31 @@ def test_streams_have_no_observations(monkeypatch, rng):
     drawn = ball_probability(est, [0.0], 0.5, random_state=0)
     assert drawn.method == "monte_carlo" and 0.2 < drawn.probability < 0.9
     assert highest_density_region(est, 0.5, random_state=0).contains([[0.0]])[0]
+
+
+def test_in_a_mixture_an_observation_is_all_its_sources():
+    rng = np.random.default_rng(21)
+    X = np.concatenate([[0, 3] + 0.05 * rng.standard_normal((20, 2)), rng.standard_normal((20, 2)) * [2.0, 0.05]])
+    X = np.concatenate([X, rng.uniform(0, 6, (10, 2))]) % (2 * np.pi)
+    weight = rng.uniform(0.5, 1.5, 50)
+    est = RDKSEstimator(Torus(2), bandwidth="mixture").fit(X, sample_weight=weight)
+    total, (owner, share) = est._sum, est._owner
+    assert len(owner) > 60 and np.isclose(share.sum(), 1)
+    Q = rng.uniform(0, 2 * np.pi, (7, 2))
+    kernel = np.zeros((7, 50))  # of each observation, with its part of the uniform law
+    for i in range(50):
+        mine = np.flatnonzero(owner == i)
+        part = total.like(total.Z[mine], total.weight[mine], total.time[mine])
+        kernel[:, i] = np.exp(part.evaluate(Q).log_density) * total.share[mine].sum() / share[i]
+    kernel += total.share[owner < 0].sum() / (4 * np.pi**2)
+    p = kernel @ share
+    np.testing.assert_allclose(np.log(p), est.score_samples(Q), atol=1e-6)
+    s = kernel * share / p[:, None]
+    bands = density_bands(est, Q)
+    s2, s3 = share @ share, (share**3).sum()
+    np.testing.assert_allclose(bands.standard_error**2, s2 / (s2 - 2 * s3 + s2**2) * ((s - share) ** 2).sum(axis=1),
+                               rtol=1e-6)
+    np.testing.assert_allclose(effective_sample_size(est, Q), 1 / (s**2).sum(axis=1), rtol=1e-6)
+    assert effective_sample_size(est) == pytest.approx(1 / s2) and effective_sample_size(est) <= 50
+    with pytest.raises(UnsupportedError, match="another fit"):
+        influence(est)

@@ -99,20 +99,23 @@ def nearest(manifold, Z, k):
         return np.where(box > 0, wrap(W, np.where(box > 0, box, 1.0)), W)
 
     tree = cKDTree(wrapped(Z), boxsize=box if box.any() else None)
-    found, far = [], []
-    for image in manifold.images(Z):
-        chord, which = tree.query(wrapped(image), k=min(k + 1, n))
-        chord[which == np.arange(n)[:, None]] = np.inf  # a point is not its own neighbour, nor are its images
-        found.append(which)
-        far.append(chord)
-    found, far = np.concatenate(found, axis=1), np.concatenate(far, axis=1)
-    if len(manifold.images(Z[:1])) > 1:
-        # of a neighbour that was found by several images the nearest counts
-        order = np.lexsort((far, found), axis=1)
-        found, far = (np.take_along_axis(a, order, axis=1) for a in (found, far))
-        far[:, 1:][found[:, 1:] == found[:, :-1]] = np.inf
-    order = np.argsort(far, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(found, order, axis=1)
+    out, step = np.empty((n, k), dtype=np.intp), max(1, _ROWS // ((k + 1) * manifold.n_images))
+    for a in range(0, n, step):
+        rows, found, far = np.arange(a, min(a + step, n)), [], []
+        for image in manifold.images(Z[rows]):
+            chord, which = tree.query(wrapped(image), k=min(k + 1, n))
+            chord[which == rows[:, None]] = np.inf  # a point is not its own neighbour, nor are its images
+            found.append(which)
+            far.append(chord)
+        found, far = np.concatenate(found, axis=1), np.concatenate(far, axis=1)
+        if manifold.n_images > 1:
+            # of a neighbour that was found by several images the nearest counts
+            order = np.lexsort((far, found), axis=1)
+            found, far = (np.take_along_axis(x, order, axis=1) for x in (found, far))
+            far[:, 1:][found[:, 1:] == found[:, :-1]] = np.inf
+        order = np.argsort(far, axis=1, kind="stable")[:, :k]
+        out[rows] = np.take_along_axis(found, order, axis=1)
+    return out
 
 
 class Grid:
@@ -379,11 +382,14 @@ class Neighborhoods:
         gone = np.concatenate([rows, j])
         part = np.concatenate([-np.log(np.maximum(copies[rows], 1)), np.zeros(len(row))])
         first = np.searchsorted(owner, np.arange(len(data.Z) + 1))
-        count = np.diff(first)[gone]
-        which = np.repeat(np.arange(len(gone)), count)
-        node = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + first[gone][which]
-        logs = self._logs(Z[node], weight[node], level[node], X, gone_row[which], grid) + part[which]
-        removed = _log_sums(gone_row[which], logs, len(rows))
+        removed = np.full(len(rows), -np.inf)
+        for a in range(0, len(gone), _ROWS):
+            here = slice(a, a + _ROWS)
+            count = np.diff(first)[gone[here]]
+            which = np.repeat(np.arange(len(count)), count)
+            node = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + first[gone[here]][which]
+            logs = self._logs(Z[node], weight[node], level[node], X, gone_row[here][which], grid) + part[here][which]
+            removed = np.logaddexp(removed, _log_sums(gone_row[here][which], logs, len(rows)))
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             rest = -np.expm1(removed - whole)
             left = np.where(rest > _REST, whole + np.log(rest), -np.inf)
@@ -391,21 +397,21 @@ class Neighborhoods:
         if not len(row):
             return left
         # what comes: the same neighbours' kernels with the next neighbour in the place of the one that is gone
-        V, whole = self.coordinates, self.moments(k)
-        mean = np.trace(whole, axis1=1, axis2=2)
-        logs, where = [], []
+        V, moments = self.coordinates, self.moments(k)
+        mean = np.trace(moments, axis1=1, axis2=2)
         for a in range(0, len(row), _ROWS):
-            part = slice(a, a + _ROWS)
-            old, new = V[j[part], rank[part]], V[j[part], k]
+            here = slice(a, a + _ROWS)
+            at = j[here]
+            old, new = V[at, rank[here]], V[at, k]
             if shrink == 1.0:  # all that matters is the mean of the diagonal
                 change = np.einsum("ni,ni->n", new, new) - np.einsum("ni,ni->n", old, old)
-                M = ((mean[j[part]] + change / k) / V.shape[2])[:, None, None]
+                M = ((mean[at] + change / k) / V.shape[2])[:, None, None]
             else:
-                M = whole[j[part]] + (new[:, :, None] * new[:, None] - old[:, :, None] * old[:, None]) / k
-            by, Y, share, level = self._nodes(scale**2 * M, j[part], grid, shrink)
-            where.append(row[part][by])
-            logs.append(self._logs(Y, share * data.share[j[part][by]], level, X, where[-1], grid))
-        return np.logaddexp(left, _log_sums(np.concatenate(where), np.concatenate(logs), len(rows)))
+                M = moments[at] + (new[:, :, None] * new[:, None] - old[:, :, None] * old[:, None]) / k
+            by, Y, share, level = self._nodes(scale**2 * M, at, grid, shrink)
+            logs = self._logs(Y, share * data.share[at[by]], level, X, row[here][by], grid)
+            left = np.logaddexp(left, _log_sums(row[here][by], logs, len(rows)))
+        return left
 
     def _logs(self, Z, weight, level, X, row, grid):
         """Return the log of weight times kernel from each node to the query X[row]."""

@@ -23,7 +23,7 @@ from scipy.special import logsumexp, poch
 
 from .manifolds.base import wrap
 
-__all__ = ["RULES", "Selection", "search_range", "select"]
+__all__ = ["RULES", "Selection", "other_shares", "progress", "representatives", "search_range", "select"]
 
 #: Names of the rules, and the one that "auto" stands for.
 RULES = ("isj", "lcv", "lscv", "rot")
@@ -156,6 +156,23 @@ def search_range(engine):
     return min(low, high / _GRID**3), high
 
 
+def other_shares(share):
+    """Return one minus each share, without cancellation where one observation has nearly all.
+
+    Raises
+    ------
+    ValueError
+        If one has all.
+    """
+    others = 1 - share
+    most = int(np.argmax(share))
+    others[most] = share[:most].sum() + share[most + 1:].sum()
+    if not others[most] > 1e-280:
+        raise ValueError(f"one observation has all the weight but for {others[most]:.3g} of it, which leaves nothing "
+                         "to predict it from. Pass a number as bandwidth")
+    return others
+
+
 class _Curves:
     """The criteria by time, from leave-one-out sums that are computed once per time.
 
@@ -169,13 +186,7 @@ class _Curves:
     def __init__(self, engine, progress, unit, rows=None):
         self.engine, self.progress, self.rows = engine, progress, rows
         self.share = engine.share
-        # one minus the share, without cancellation where one source has nearly all
-        self.others = 1 - self.share
-        most = int(np.argmax(self.share))
-        self.others[most] = self.share[:most].sum() + self.share[most + 1:].sum()
-        if not self.others[most] > 1e-280:
-            raise ValueError(f"one observation has all the weight but for {self.others[most]:.3g} of it, which leaves "
-                             "nothing to predict it from. Pass a number as bandwidth")
+        self.others = other_shares(self.share)
         self.s2 = engine.squares
         self.free = float(self.share @ self.others) if engine.cells is None else 1 - self.s2
         self.known, self.peaks = {}, {}
@@ -511,7 +522,7 @@ class progress:
         self.bar = None
         if verbose:
             from tqdm.auto import tqdm
-            self.bar = tqdm(desc=f"bandwidth by {rule}", unit=unit)
+            self.bar = tqdm(desc=f"bandwidth by {rule}", unit=f" {unit}s")
 
     def __enter__(self):
         return self

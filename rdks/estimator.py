@@ -58,7 +58,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
     adaptive : {None, "knn", "abramson"}
         One time for all observations; or times by the distances to the nearest neighbours, whose number, and
         with a rule as bandwidth the scale, are those of the highest leave-one-out likelihood; or times by the inverse
-        of a pilot density of the given or chosen bandwidth. A given bandwidth is then the geometric mean of all.
+        of a pilot density of the given or chosen bandwidth. A given bandwidth is then about the geometric mean of all.
     min_bandwidth : float or "auto"
         A rule chooses no bandwidth below this. "auto" is half the step to which the data are rounded, and nothing for
         data with all their digits; near-copies are then merged as copies are. With "mixture" and "knn", a number
@@ -161,8 +161,8 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             Weights >= 0; weight 2 is the row twice, weight 0 is no row.
         sample_bandwidth : array-like, shape (n,), optional
             A bandwidth for each row, such as the error of its measurement. Nothing is chosen then: `bandwidth` must be
-            "auto" and `adaptive` None. More than 500 different ones are rounded to one per cent, since sums over rows
-            of equal bandwidth are one sum.
+            "auto" and `adaptive` None. More than 500 different ones are rounded to one per cent (which may change a
+            log density by half a per cent for each dimension), since sums over rows of equal bandwidth are one sum.
 
         Returns
         -------
@@ -192,7 +192,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             warnings.warn(f"the columns are named {list(names)}, but {manifold!r} takes the first for the "
                           "latitude and the second for the longitude", UserWarning, stacklevel=2)
         weight = validation.as_weights(sample_weight, len(X))
-        each = self._each_bandwidth(sample_bandwidth, len(X))
+        each = self._each_bandwidth(sample_bandwidth, weight)
         Z = validation.as_points(manifold, X, self.check_points)
         raw = self._gather(self._sources(manifold, Z, weight))
         used = weight > 0
@@ -309,8 +309,9 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             raise ValueError(f"check_points = {self.check_points!r}: expected one of "
                              f"{validation.CHECK_POINTS}")
 
-    def _each_bandwidth(self, value, n):
-        """Return bandwidths of n rows as an array, or None if none are given."""
+    def _each_bandwidth(self, value, weight):
+        """Return the bandwidths of rows as an array, or None if none are given; a row of no weight may have any."""
+        n = len(weight)
         if value is None:
             return None
         if self.bandwidth != "auto" or self.adaptive is not None:
@@ -319,10 +320,13 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         each = np.asarray(value, dtype=float)
         if each.shape != (n,):
             raise ValueError(f"sample_bandwidth has shape {each.shape}, but X has {n} rows: expected ({n},)")
-        wrong = np.flatnonzero(~((each >= 1e-140) & (each <= 1e140)))
+        wrong = np.flatnonzero(~((each >= 1e-140) & (each <= 1e140)) & (weight > 0))
         if wrong.size:
             raise ValueError(f"sample_bandwidth[{wrong[0]}] = {each[wrong[0]]!r} must be a positive finite number")
-        return each if len(np.unique(each)) <= _DIFFERENT else np.exp(np.rint(100 * np.log(each)) / 100)
+        if len(np.unique(each[weight > 0])) <= _DIFFERENT:
+            return each
+        with np.errstate(divide="ignore", invalid="ignore"):  # of rows of no weight
+            return np.exp(np.rint(100 * np.log(each)) / 100)
 
     def _read(self, X, reset=True):
         """Return X as finite floats (n, p), the shape of its rows, and what scikit-learn noted."""
@@ -418,11 +422,15 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                     warnings.warn(found.describe(), DuplicatesWarning, stacklevel=3)
                 # a search asks for many times, each of which has an engine that is best
                 data = sources(manifold, distinct.Z, distinct.weight, 0.0, self.n_jobs, rtol=self.rtol)
+            if not isinstance(self.bandwidth, str):
+                floor = self._smallest()  # a given bandwidth is not questioned
             if several:
-                given = {} if isinstance(self.bandwidth, str) else {"bandwidth": float(self.bandwidth)}
-                mixture, *state, owner = (fit_mixture if self.bandwidth == "mixture" else fit_knn)(
-                    data, floor=floor, copies=copies if self._smallest() else None, verbose=self.verbose,
-                    **given)
+                options = {"floor": floor, "copies": copies if self._smallest() else None, "verbose": self.verbose}
+                if self.bandwidth == "mixture":
+                    mixture, *state, owner = fit_mixture(data, **options)
+                else:
+                    given = None if isinstance(self.bandwidth, str) else float(self.bandwidth)
+                    mixture, *state, owner = fit_knn(data, bandwidth=given, **options)
                 h, total = mixture.bandwidth, distinct.like(*state)
                 owner = owner, distinct.share
             else:
@@ -432,7 +440,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                     if selection.warning:
                         warnings.warn(selection.warning, UserWarning, stacklevel=3)
                     h = selection.bandwidth
-                total = distinct.at(float(h) ** 2 if self.adaptive is None else abramson_times(data, float(h)))
+                total = distinct.at(float(h) ** 2 if self.adaptive is None else abramson_times(data, float(h), floor))
                 if self.adaptive is not None:
                     h = np.exp(0.5 * (total.share @ np.log(total.time)))
                 h = float(h)
@@ -441,11 +449,10 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             reason = "given; " + reason
         if manifold.exactness == "asymptotic":
             warnings.warn(f"the heat kernel of {manifold!r} is a small-time approximation. "
-                          f"{manifold.error_report(raw.Z, h * h)}", AccuracyWarning, stacklevel=3)
+                          f"{manifold.error_report(raw.Z, float(total.time.max()))}", AccuracyWarning, stacklevel=3)
         return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "mixture_": mixture,
-                "resolution_": found,
-                "engine_": name, "engine_reason_": reason, "n_samples_seen_": seen, "min_time_": 0.0,
-                "_raw": raw, "_sum": total, "_each": each is not None, "_owner": owner}
+                "resolution_": found, "engine_": name, "engine_reason_": reason, "n_samples_seen_": seen,
+                "min_time_": 0.0, "_raw": raw, "_sum": total, "_each": each is not None, "_owner": owner}
 
     def _accept(self, state):
         self.__dict__.update(state)

@@ -24,7 +24,7 @@ import numpy as np
 from joblib import effective_n_jobs
 
 from .adaptive import Grid, Neighborhoods
-from .bandwidth import progress, representatives, search_range
+from .bandwidth import other_shares, progress, representatives, search_range
 from .errors import UnsupportedError
 
 __all__ = ["Component", "Mixture", "abramson_times", "fit_knn", "fit_mixture", "maximise_weights"]
@@ -32,12 +32,14 @@ __all__ = ["Component", "Mixture", "abramson_times", "fit_knn", "fit_mixture", "
 _NEIGHBOURS = (3, 6, 12, 24, 48)
 _SCALES = {"knn": (0.5, 1.0, 2.0), "local": (0.5, 1.0)}
 _SHRINK = {"knn": lambda d: 1.0, "local": lambda d: 0.1 if d == 2 else 0.25}  # what is made isotropic, by dimension
+_BEYOND = 64.0         # and beyond it, in spaces without end, whose tails want longer times
+_SPAN = 1024.0         # how far adaptive times may be from the square of a given bandwidth
 _BELOW = 64.0          # how far the grid goes below the range that a rule searches, if nothing is known of a resolution
 _ROWS = 3000           # observations that are left out, one at a time, at most
 _LEAST = 1e-4          # weight below which a component is dropped
 _WORTH = 2.0           # nats of log-likelihood of all observations together that a component must be worth
 _GAP = 1e-5            # nats per observation that the weights may be from the best ones
-_CLIP = 25.0          # the most that the times of Abramson's rule differ from the given one
+_CLIP = 32.0           # the most that the times of Abramson's rule differ from the given one, a power of two
 _UNIFORM = 80.0        # time of the uniform law, in units of one over the smallest eigenvalue: exp(-40) is left
 
 
@@ -194,6 +196,8 @@ class _Family:
     data: object
     grid: Grid
     copies: np.ndarray
+    others: np.ndarray
+    workers: int
     near: Neighborhoods | None = field(default=None, repr=False)
 
     def shrink(self, part):
@@ -208,7 +212,7 @@ class _Family:
         """Return the log of what a component predicts at `rows` from the other observations; (r,)."""
         data, copies = self.data, self.copies[rows]
         share = data.share[rows]
-        others = np.log1p(-share / copies)
+        others = np.log(np.where(copies > 1, 1 - share / copies, self.others[rows]))
         if part.kind == "uniform":
             return np.full(len(rows), -data.manifold.log_volume)
         if part.kind == "fixed":
@@ -229,14 +233,13 @@ class _Family:
             out[:, c] = self.leave_one_out(parts[c], rows)
             tick(parts[c].kind)
 
-        workers = effective_n_jobs(self.data.n_jobs)
         if any(part.kind in _SHRINK for part in parts):
             self.neighborhoods()  # before threads ask for them
-        if workers == 1:
+        if self.workers == 1:
             for c in range(len(parts)):
                 one(c)
         else:
-            with ThreadPoolExecutor(workers) as pool:
+            with ThreadPoolExecutor(self.workers) as pool:
                 list(pool.map(one, range(len(parts))))
         return out
 
@@ -276,7 +279,7 @@ class _Family:
         return Mixture(tuple(parts), bandwidth, value, gap, floor, tried, steps), Z, weight, time, owner
 
 
-def _make_family(data, floor, copies, what, least):
+def _make_family(data, floor, copies, what, least, bandwidth=None):
     """Return the family of components on a grid of times from the floor upwards."""
     n = len(data.Z)
     if n < least:
@@ -286,8 +289,19 @@ def _make_family(data, floor, copies, what, least):
         raise UnsupportedError(f"{what} needs geodesics between observations, which {data.manifold!r} has not; use "
                                "bandwidth='mixture', which takes fixed bandwidths there")
     low, high = search_range(data)
-    floor = max(floor**2, data.manifold.shortest_time) or low / _BELOW
-    return _Family(data, Grid(floor, max(high, 4 * floor)), np.ones(n) if copies is None else copies)
+    if data.manifold.log_volume == np.inf:
+        high *= _BEYOND
+    first = max(floor**2, data.manifold.shortest_time)
+    grid = Grid(first or low / _BELOW, max(high, 4 * first))
+    if bandwidth is not None:
+        if bandwidth**2 < first:
+            raise ValueError(f"bandwidth = {bandwidth!r} is below the smallest that is allowed, {np.sqrt(first):.4g}")
+        grid = Grid(max(first, bandwidth**2 / _SPAN), bandwidth**2 * _SPAN)
+    # threads are for components: the sums of each use one
+    single = data.like(data.Z, data.weight, 0.0)
+    single.n_jobs = 1
+    return _Family(single, grid, np.ones(n) if copies is None else copies, other_shares(data.share),
+                   effective_n_jobs(data.n_jobs))
 
 
 def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
@@ -343,8 +357,10 @@ def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
     parts = _family(manifold, family.grid, n, uniform)
     tried, share, everyone = len(parts), data.share, np.arange(n)
     with progress(verbose, "mixture", "component") as tick:
-        rows = everyone if n <= 1.25 * _ROWS else representatives(data, _ROWS)
-        weight = share if rows is everyone else np.full(len(rows), 1 / len(rows))
+        rows, weight = everyone, share
+        if n > 1.25 * _ROWS:
+            rows, times = np.unique(representatives(data, _ROWS), return_counts=True)
+            weight = times / times.sum()
         logs = family.table(parts, rows, tick)
         pi, _, _, steps = maximise_weights(logs, weight, gap=10 * _GAP)
         keep = np.flatnonzero(pi > _LEAST)
@@ -378,7 +394,8 @@ def fit_knn(data, *, floor=0.0, bandwidth=None, copies=None, verbose=False):
 
     Returns
     -------
-    As :func:`fit_mixture`: of all numbers of neighbours and scales the one of the highest leave-one-out likelihood.
+    As :func:`fit_mixture`: of all numbers of neighbours and scales the one of the highest leave-one-out likelihood, in
+    which a wide kernel with the weight of one observation is mixed, as a far one would make all candidates alike.
 
     Examples
     --------
@@ -391,29 +408,31 @@ def fit_knn(data, *, floor=0.0, bandwidth=None, copies=None, verbose=False):
     >>> mixture.components[0].kind, bool(abs(np.log(time) @ weight / 2 - np.log(0.03)) < 0.05)
     ('knn', True)
     """
-    family = _make_family(data, floor, copies, "adaptive='knn'", _NEIGHBOURS[0] + 2)
+    family = _make_family(data, floor, copies, "adaptive='knn'", _NEIGHBOURS[0] + 2, bandwidth)
     n, share = len(data.Z), data.share
+    rows, weight = np.arange(n), share
+    if n > 1.25 * _ROWS:
+        rows, times = np.unique(representatives(data, _ROWS), return_counts=True)
+        weight = times / times.sum()
+    # an observation that no kernel reaches must not make all candidates alike: one in n of a wide kernel is added
+    wide = Component("fixed", bandwidth=float(np.sqrt(family.grid.times[-1])))
     tried = []
     for k in _NEIGHBOURS:
         if k + 2 > n:
             break
         scales = np.geomspace(0.25, 4.0, 9)
         if bandwidth is not None:
-            size = np.maximum(np.trace(family.neighborhoods().moments(k), axis1=1, axis2=2) / data.manifold.dim,
-                              family.grid.first)
+            size = np.trace(family.neighborhoods().moments(k), axis1=1, axis2=2) / data.manifold.dim
             scales = [bandwidth / np.exp(0.5 * share @ np.log(size))]
         tried += [Component("knn", 1.0, k=k, scale=float(s)) for s in scales]
     with progress(verbose, "knn", "component") as tick:
-        best, value = None, -np.inf
-        for part in tried:
-            now = float(share @ family.leave_one_out(part, np.arange(n)))
-            tick(str(part))
-            if best is None or now > value:
-                best, value = part, now
-    return family.result([best], value, 0.0, len(tried), 0)
+        logs = family.table([wide, *tried], rows, tick)
+    values = weight @ np.logaddexp(logs[:, 1:], logs[:, :1] - np.log(n))
+    best = int(np.argmax(values))
+    return family.result([tried[best]], float(values[best]), 0.0, len(tried), 0)
 
 
-def abramson_times(data, bandwidth):
+def abramson_times(data, bandwidth, floor=0.0):
     r"""Return times that are inversely proportional to the density.
 
     Parameters
@@ -421,20 +440,23 @@ def abramson_times(data, bandwidth):
     data : Sources
         Distinct observations at time 0.
     bandwidth : float
+    floor : float
+        Smallest bandwidth.
 
     Returns
     -------
     ndarray, shape (n,)
-        :math:`h^2G/\tilde p(X_i)`, with the leave-one-out density :math:`\tilde p` of bandwidth h and G, its geometric
-        mean, not more than a factor 25 from h^2, on a geometric grid.
+        :math:`h^2G/\tilde p(X_i)`, with the density :math:`\tilde p` of bandwidth h, the own kernel included so that an
+        observation that is far from all others counts for no more than that, and G, its geometric mean; not more than a
+        factor 32 from h^2, on a geometric grid.
 
     References
     ----------
     Abramson, Annals of Statistics 10 (1982) 1217: bandwidths as the inverse square root of the density.
     """
-    others = np.log1p(-data.share)
-    pilot = data.leave_one_out(bandwidth**2) - others
+    own = data.log_self(bandwidth**2)
+    with np.errstate(divide="ignore"):
+        pilot = np.logaddexp(data.leave_one_out(bandwidth**2), own + np.log(data.share))
     grid = Grid(bandwidth**2 / _CLIP, bandwidth**2 * _CLIP)
-    with np.errstate(over="ignore"):
-        time = bandwidth**2 * np.exp(np.clip(data.share @ pilot - pilot, -np.log(_CLIP), np.log(_CLIP)))
-    return grid.times[grid.nearest(time)]
+    time = bandwidth**2 * np.exp(np.clip(data.share @ pilot - pilot, -np.log(_CLIP), np.log(_CLIP)))
+    return np.maximum(grid.times[grid.nearest(time)], max(floor**2, data.manifold.shortest_time))

@@ -21,6 +21,7 @@ from rdks.manifolds import (
     Mesh,
     OrnsteinUhlenbeck,
     Product,
+    ProjectiveSpace,
     SpecialOrthogonal,
     Sphere,
     Torus,
@@ -190,26 +191,88 @@ def test_mixture_has_mass_one_and_flows():
     assert draws[:, 2].mean() == pytest.approx(exact, abs=5 * draws[:, 2].std() / np.sqrt(20000))
 
 
-def test_its_likelihood_is_that_of_fits_without_each_point():
-    X = earth_like(40)
-    data = sources(Sphere(2), X, np.ones(40), 0.0)
-    mixture, *_ = fit_mixture(data, floor=0.05)
+@pytest.mark.parametrize("copied", [False, True])
+def test_its_likelihood_is_that_of_fits_without_each_point(copied, monkeypatch):
+    """Weights count, and with a floor that is given a row is left out without its copies."""
+    monkeypatch.setattr("rdks.adaptive._ROWS", 7)  # so that there are pieces
+    X, rng = earth_like(30), np.random.default_rng(18)
+    copies = 1 + (np.arange(30) % 4 == 0) * copied
+    weight = copies * (1.0 if copied else rng.uniform(0.5, 1.5, 30))
+    data = sources(Sphere(2), X, weight, 0.0)
+    mixture, *_ = fit_mixture(data, floor=0.05, copies=copies if copied else None)
     grid, total = Grid(0.05**2, 1.0), 0.0
-    for i in range(40):
-        keep = np.arange(40) != i
-        rest = sources(Sphere(2), X[keep], np.ones(39), 0.0)
-        near, logs = Neighborhoods(rest, 37), []
+    for i in range(30):
+        w = weight.copy()
+        w[i] -= weight[i] / copies[i]
+        keep = w > 0
+        rest = sources(Sphere(2), X[keep], w[keep], 0.0)
+        near, logs = Neighborhoods(rest, 27), []
         for part in mixture.components:
             if part.kind == "uniform":
                 value = -np.log(4 * np.pi)
             elif part.kind == "fixed":
                 value = rest.at(part.bandwidth**2).evaluate(X[i:i + 1]).log_density[0]
             else:
-                _, Y, weight, level = near.state(part.k, part.scale, grid, 1.0 if part.kind == "knn" else 0.1)
-                value = rest.like(Y, weight, grid.times[level]).evaluate(X[i:i + 1]).log_density[0]
+                _, Y, mass, level = near.state(part.k, part.scale, grid, 1.0 if part.kind == "knn" else 0.1)
+                value = rest.like(Y, mass, grid.times[level]).evaluate(X[i:i + 1]).log_density[0]
             logs.append(np.log(part.weight) + value)
-        total += np.logaddexp.reduce(logs) / 40
+        total += data.share[i] * np.logaddexp.reduce(logs)
     assert mixture.log_likelihood == pytest.approx(total, abs=1e-7)
+
+
+def test_many_observations_are_left_out_in_any_order(monkeypatch):
+    """Of very many a part is left out, the same in any order; a heavy one counts by its weight."""
+    monkeypatch.setattr("rdks.mixture._ROWS", 150)
+    rng = np.random.default_rng(19)
+    X = np.sort(rng.standard_normal((300, 1)), axis=0)
+    weight = np.where(np.arange(300) % 20 == 0, 20.0, 1.0)
+    order = rng.permutation(300)
+    one, two = (fit_knn(sources(Euclidean(1), X[rows], weight[rows], 0.0))[0] for rows in (slice(None), order))
+    assert one.components == two.components
+    assert one.log_likelihood == pytest.approx(two.log_likelihood, abs=1e-9)
+    # as seen from all
+    monkeypatch.undo()
+    every, *_ = fit_knn(sources(Euclidean(1), X, weight, 0.0))
+    assert one.log_likelihood == pytest.approx(every.log_likelihood, abs=0.2)
+
+
+def test_what_is_worth_nothing_is_dropped():
+    X = np.random.default_rng(20).standard_normal((300, 1))
+    est = RDKSEstimator("euclidean", bandwidth="mixture").fit(X)
+    assert len(est.mixture_.components) <= 3
+
+
+def test_the_uniform_law_is_a_source_of_long_time():
+    X = np.concatenate([np.eye(3), -np.eye(3)])
+    est = RDKSEstimator(Sphere(2), bandwidth="mixture").fit(X)
+    assert [part.kind for part in est.mixture_.components] == ["uniform"]
+    assert np.allclose(est.score_samples(X), -np.log(4 * np.pi), atol=1e-12)
+    est = RDKSEstimator(Sphere(2), bandwidth="mixture").fit(np.concatenate([X, earth_like(60)[:30]]))
+    total = est._sum
+    kernels = total.time < 10
+    assert kernels.sum() < len(kernels) and est.bandwidth_ == pytest.approx(
+        np.exp(0.5 * np.average(np.log(total.time[kernels]), weights=total.weight[kernels])))
+
+
+@pytest.mark.parametrize("manifold", [Product(Sphere(2), Circle(), times=(0.5, 2.0)), ProjectiveSpace(3), Sphere(2)],
+                         ids=repr)
+def test_shallow_sums_are_sums(manifold):
+    rng = np.random.default_rng(22)
+    Z, Q = manifold.random(3000, rng), manifold.random(20, rng)
+    for t in (0.01, 1.0):
+        total = DirectSum(manifold, Z, rng.uniform(0.5, 1.5, 3000), t * np.where(np.arange(3000) < 1500, 1.0, 0.25))
+        assert np.allclose(total.shallow(Q, 40.0), total.evaluate(Q).log_density, atol=1e-9)
+
+
+def test_narrow_kernels_do_not_hide_wide_ones():
+    """Neighbours of a query that only wide kernels reach are found, whatever the peak of narrow ones."""
+    Z = np.concatenate([np.random.default_rng(23).standard_normal((2000, 2)), np.zeros((1, 2))])
+    time = np.append(np.full(2000, 1e-8), 1.0)
+    Q = np.array([[3.0, 3.0], [8.0, 0.0], [0.5, 0.5]])
+    exact = DirectSum(Euclidean(2), Z, np.ones(2001), time).evaluate(Q, order=2)
+    found = sources(Euclidean(2), Z, np.ones(2001), time, engine="neighbors").evaluate(Q, order=2)
+    for a, b in zip(found, exact, strict=True):
+        assert np.allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_mixture_beats_one_bandwidth_where_there_is_structure_and_loses_little_where_there_is_none():
@@ -246,13 +309,38 @@ def test_every_rule_is_invariant(how):
 def test_abramson_times_are_inverse_densities():
     X = np.random.default_rng(8).standard_normal((60, 1))
     time = abramson_times(sources(Euclidean(1), X, np.ones(60), 0.0), 0.3)
-    K = np.exp(-(X - X.T) ** 2 / 0.18) / np.sqrt(2 * np.pi * 0.09)
-    pilot = (K.sum(axis=1) - np.diag(K)) / 59
-    exact = 0.09 * np.clip(np.exp(np.log(pilot).mean()) / pilot, 1 / 25, 25)
+    pilot = (np.exp(-(X - X.T) ** 2 / 0.18) / np.sqrt(2 * np.pi * 0.09)).mean(axis=1)
+    exact = 0.09 * np.clip(np.exp(np.log(pilot).mean()) / pilot, 1 / 32, 32)
     assert (np.abs(np.log2(time / exact)) <= 0.5 + 1e-9).all()
     est = RDKSEstimator(Euclidean(1), bandwidth=0.3, adaptive="abramson").fit(X)
     assert np.array_equal(np.sort(est._sum.time), np.sort(time))
     assert est.bandwidth_ == pytest.approx(np.exp(0.5 * np.log(time).mean()))
+    assert RDKSEstimator(Euclidean(1), bandwidth=0.3, adaptive="abramson").fit(X[:1]).bandwidth_ == pytest.approx(0.3)
+    low = RDKSEstimator(Euclidean(1), bandwidth=0.3, adaptive="abramson", min_bandwidth=0.28).fit(X)
+    assert low._sum.time.min() == pytest.approx(0.28**2)
+
+
+@pytest.mark.parametrize("how", [{"adaptive": "knn"}, {"bandwidth": "mixture"},
+                                 {"adaptive": "abramson", "bandwidth": 0.3}], ids=str)
+def test_a_far_point_is_one_of_many(how):
+    rng = np.random.default_rng(16)
+    X, Q = rng.standard_normal((300, 2)), rng.standard_normal((1000, 2))
+    alone = RDKSEstimator("euclidean", **how).fit(X).score(Q) / 1000
+    for far in (20.0, 1e6):
+        est = RDKSEstimator("euclidean", **how).fit(np.vstack([X, [far, 0.0]]))
+        assert est.score(Q) / 1000 > alone - 0.15
+
+
+def test_one_observation_with_all_the_weight():
+    X, weight = np.random.default_rng(17).standard_normal((30, 2)), np.ones(30)
+    weight[0] = 1e20
+    for how in ({"bandwidth": "mixture"}, {"adaptive": "knn"}):
+        est = RDKSEstimator("euclidean", **how).fit(X, sample_weight=weight)
+        assert np.isfinite(est.mixture_.log_likelihood) and np.isfinite(est.score_samples(X)).all()
+    weight[1:] = 1e-290
+    angle = Torus(2).random(30, np.random.default_rng(17))
+    with pytest.raises(ValueError, match="all the weight"):
+        RDKSEstimator(Torus(2), bandwidth="mixture").fit(angle, sample_weight=weight)
 
 
 def test_nearest_neighbour_times():
@@ -280,6 +368,9 @@ def test_bandwidths_given_by_row():
     for wrong, match in [(each[:3], r"\(3,\)"), (-each, r"sample_bandwidth\[0\]"), (each * np.nan, "positive")]:
         with pytest.raises(ValueError, match=match):
             RDKSEstimator(Euclidean(2)).fit(X, sample_bandwidth=wrong)
+    each[0] = np.nan  # of a row of weight zero, which is no row
+    est = RDKSEstimator(Euclidean(2)).fit(X, sample_weight=weight, sample_bandwidth=each)
+    assert est.bandwidth_ == pytest.approx(np.exp(weight[1:] @ np.log(each[1:]) / weight.sum()))
     with pytest.raises(ValueError, match="leave them"):
         RDKSEstimator(Euclidean(2), bandwidth=0.1).fit(X, sample_bandwidth=each)
 

@@ -106,7 +106,7 @@ class SO3(Manifold):
         return len(_action(self.symmetry, self.specimen))
 
     def images(self, Z):
-        return np.einsum("gij,nj->gni", _action(self.symmetry, self.specimen), np.asarray(Z, dtype=float))
+        return np.asarray(Z, dtype=float) @ _action(self.symmetry, self.specimen).transpose(0, 2, 1)
 
     def project(self, Z):
         return upper(super().project(Z))

@@ -160,14 +160,20 @@ def expected_seconds(total, n_queries, t=0.0, order=0):
     for name, depth in (("direct", radial.DEPTH), ("neighbors", first_depth(manifold.dim, total.rtol, order))):
         ready = name in total._made and total._made[name].is_ordered
         seconds[name] = 0.0 if ready else n * (_ORDER[0] + images * _ORDER[1])
-        times, counts = np.unique(total.time, return_counts=True)
-        for time, count in zip(times, counts, strict=True):
+        for time, count in zip(*_times(total), strict=True):
             seconds[name] += n_queries * images * (
                 _QUERY + count * _pair_seconds(total, float(time) + t, order, depth, name == "neighbors"))
     # boxes that are partly near, and second searches, of which there are more in many dimensions
     seconds["neighbors"] *= 1.2 + 0.06 * max(manifold.dim - 3, 0)
     seconds["spectral"] = _spectral_seconds(total, n_queries, shortest, t, order)
     return seconds
+
+
+def _times(total):
+    """Return the different times of the sources, and how many have each."""
+    if total.time.strides == (0,):  # one for all
+        return total.time[:1], np.array([len(total.Z)])
+    return np.unique(total.time, return_counts=True)
 
 
 def _pair_seconds(total, time, order, depth=None, always=False):
@@ -193,7 +199,7 @@ def _spectral_seconds(total, n_queries, shortest, t, order):
     eps = accuracy(manifold, time, total.rtol)
     seconds = cost_of(manifold, time, eps, 0, n_queries, functions)
     if not known:  # one transform for the sources of each time
-        times = len(np.unique(total.time))
+        times = len(_times(total)[0])
         seconds += times * cost_of(manifold, time, eps, max(len(total.Z) // times, 1), 0, functions)
     return seconds
 

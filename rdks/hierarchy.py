@@ -108,6 +108,11 @@ def compact(Z, factors):
         size //= 2
 
 
+def _extended(a, count, times):
+    """Append the last row so many times, multiplied by a number."""
+    return np.concatenate([a, np.repeat(times * a[-1:], count, axis=0)]) if count else a
+
+
 def tree(Z, weight, factors):
     """Put boxes around consecutive points.
 
@@ -132,12 +137,12 @@ def tree(Z, weight, factors):
         count = len(low)
         spare = -count % FAN
         # a child that is not there has the box of the last one, and no load
-        boxes = np.pad(0.5 * (low + high), ((0, spare), (0, 0)), mode="edge")
+        boxes = _extended(0.5 * (low + high), spare, 1.0)
         # where a box is as small as the rounding of its coordinates, it must hold its points all the same
         half = 0.5 * (high - low) + 2 * np.spacing(np.maximum(np.abs(low), np.abs(high)))
-        half = np.pad(half, ((0, spare), (0, 0)), mode="edge")
+        half = _extended(half, spare, 1.0)
         levels.append([*(a.reshape(-1, FAN, Z.shape[1]).transpose(0, 2, 1) for a in (boxes, half)),
-                       *(np.pad(a, (0, spare)).reshape(-1, FAN) for a in (load, heaviest))])
+                       *(_extended(a, spare, 0.0).reshape(-1, FAN) for a in (load, heaviest))])
         if count <= FAN:
             break
         first = np.arange(0, count, FAN)

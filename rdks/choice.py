@@ -197,11 +197,7 @@ def _spectral_seconds(total, n_queries, shortest, t, order):
     known = "spectral" in total._made and total._made["spectral"].knows(t)
     functions = (1, 1 + manifold.dim, 2 + manifold.dim)[order]
     eps = accuracy(manifold, time, total.rtol)
-    seconds = cost_of(manifold, time, eps, 0, n_queries, functions)
-    if not known:  # one transform for the sources of each time
-        times = len(_times(total)[0])
-        seconds += times * cost_of(manifold, time, eps, max(len(total.Z) // times, 1), 0, functions)
-    return seconds
+    return cost_of(manifold, time, eps, 0 if known else len(total.Z), n_queries, functions, len(_times(total)[0]))
 
 
 def choose_engine(total, n_queries, t=0.0, order=0):

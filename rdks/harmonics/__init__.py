@@ -166,7 +166,7 @@ def moments_of(manifold, harmonics, Z, weight, eps, n_threads=1):
     return coef
 
 
-def cost_of(manifold, t, eps, n_sources, n_queries, n_functions):
+def cost_of(manifold, t, eps, n_sources, n_queries, n_functions, n_times=1):
     """Estimate the seconds that coefficients of sources and values of functions at queries take on one thread.
 
     Parameters
@@ -179,6 +179,8 @@ def cost_of(manifold, t, eps, n_sources, n_queries, n_functions):
         Of sources, 0 where their coefficients are known.
     n_functions : int
         Real functions, two of which share a transform.
+    n_times : int
+        Different times of the sources, each of which is a transform.
 
     Returns
     -------
@@ -197,7 +199,7 @@ def cost_of(manifold, t, eps, n_sources, n_queries, n_functions):
     shared = n_functions if kind == "sphere2" else 2 * ((n_functions + 1) // 2)  # two share a transform
     # sums over degrees, for every order on every ring
     legendre = _LEGENDRE * modes**1.5 if kind == "sphere2" else 0.0
-    return 1e-3 + parts * (n_sources * source + (n_sources > 0) * (modes * coefficient + legendre)
+    return 1e-3 + parts * (n_sources * source + (n_sources > 0) * n_times * (modes * coefficient + legendre)
                            + n_queries * shared * query + n_functions * (modes * value + legendre))
 
 

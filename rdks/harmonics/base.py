@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import gammaln
@@ -44,6 +45,7 @@ def levels(factor, degree):
     return eigenvalue, multiplicity
 
 
+@lru_cache(maxsize=256)
 def degree_for(factor, t, eps):
     r"""Return the degree beyond which a heat kernel's eigenfunctions do not matter.
 

@@ -304,6 +304,15 @@ def _make_family(data, floor, copies, what, least, bandwidth=None):
                    effective_n_jobs(data.n_jobs))
 
 
+def _left_out(data):
+    """Return the observations that are left out in turn, and the weights of what they say."""
+    if len(data.Z) <= 1.25 * _ROWS:
+        return np.arange(len(data.Z)), data.share
+    # a heavy one stands for several
+    rows, times = np.unique(representatives(data, _ROWS), return_counts=True)
+    return rows, times / times.sum()
+
+
 def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
     """Fit a mixture of smoothers.
 
@@ -355,15 +364,14 @@ def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
     family = _make_family(data, floor, copies, "bandwidth='mixture'", 3)
     uniform = bool(np.isfinite(manifold.log_volume) and manifold.smallest_eigenvalue > 0)
     parts = _family(manifold, family.grid, n, uniform)
-    tried, share, everyone = len(parts), data.share, np.arange(n)
+    tried = len(parts)
     with progress(verbose, "mixture", "component") as tick:
-        rows, weight = everyone, share
-        if n > 1.25 * _ROWS:
-            rows, times = np.unique(representatives(data, _ROWS), return_counts=True)
-            weight = times / times.sum()
+        rows, weight = _left_out(data)
         logs = family.table(parts, rows, tick)
         pi, _, _, steps = maximise_weights(logs, weight, gap=10 * _GAP)
         keep = np.flatnonzero(pi > _LEAST)
+        if not np.isfinite(logs[:, keep].max(axis=1)).all():
+            keep = np.flatnonzero(pi > 0)  # a light observation is out of the reach of all others
         parts, logs = [parts[c] for c in keep], logs[:, keep]
         pi, value, gap, count = maximise_weights(logs, weight, pi[keep])
         worth = _WORTH * float(weight @ weight)  # nats of all observations as nats of one
@@ -410,10 +418,7 @@ def fit_knn(data, *, floor=0.0, bandwidth=None, copies=None, verbose=False):
     """
     family = _make_family(data, floor, copies, "adaptive='knn'", _NEIGHBOURS[0] + 2, bandwidth)
     n, share = len(data.Z), data.share
-    rows, weight = np.arange(n), share
-    if n > 1.25 * _ROWS:
-        rows, times = np.unique(representatives(data, _ROWS), return_counts=True)
-        weight = times / times.sum()
+    rows, weight = _left_out(data)
     # an observation that no kernel reaches must not make all candidates alike: one in n of a wide kernel is added
     wide = Component("fixed", bandwidth=float(np.sqrt(family.grid.times[-1])))
     tried = []

@@ -73,6 +73,16 @@ def _kernels(pairs):
     return _kernels
 
 
+def _run(part, todo, workers):
+    """Call `part` with each of `todo`, in so many threads."""
+    if workers == 1:
+        for rows in todo:
+            part(rows)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(part, todo))
+
+
 class Sources:
     """Weighted sources on a manifold, each with a time: what every engine holds.
 
@@ -320,12 +330,7 @@ class DirectSum(Sources):
         pieces = max(-(-nq // _ROWS), 1 if workers == 1 else min(nq, 8 * workers))
         edges = np.linspace(0, nq, pieces + 1).astype(int)
         todo = [sequence[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
-        if workers == 1:
-            for rows in todo:
-                part(rows)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(part, todo))
+        _run(part, todo, workers)
         return Evaluation(log_density, gradient, laplacian)
 
     def _moved(self, t, nq, own):
@@ -469,12 +474,7 @@ class DirectSum(Sources):
 
         workers = min(effective_n_jobs(self.n_jobs if n_jobs is None else n_jobs), len(Z))
         todo = np.array_split(sequence, max(-(-len(Z) // _ROWS), 1 if workers == 1 else min(len(Z), 4 * workers)))
-        if workers == 1:
-            for rows in todo:
-                part(rows)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(part, todo))
+        _run(part, todo, workers)
         return out + self.manifold.log_unit
 
     def _dense(self, kernels, blocks, tables, Z, rows, order, depth):

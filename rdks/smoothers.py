@@ -244,23 +244,7 @@ class Smoother(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return self._log_density(self._base._query(X)[1])
 
-    def score(self, X, y=None, sample_weight=None):
-        """Return the total log-likelihood of data, as :class:`sklearn.neighbors.KernelDensity` does.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, p) or (n, *point_shape)
-        y : None
-            Ignored.
-        sample_weight : array-like, shape (n,), optional
-
-        Returns
-        -------
-        float
-            Sum, not mean, of the (weighted) log densities.
-        """
-        logs = self.score_samples(X)
-        return float(validation.as_weights(sample_weight, len(logs)) @ logs)
+    score = RDKSEstimator.score
 
     def score_field(self, X):
         r"""Evaluate the score, the Riemannian gradient of the log density, at points.

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 from scipy.stats import multivariate_normal
 
-from rdks import RDKSEstimator
+from rdks import RDKSEstimator, _kernels, _twins, radial
 from rdks.adaptive import Grid, Neighborhoods, log_kernel_rows, nearest, spread_out
 from rdks.choice import sources
 from rdks.engines import DirectSum
@@ -66,6 +66,20 @@ def test_rows_of_kernels_are_the_heat_kernel(manifold, t):
     # tables are right to 2e-13, of the peak where they are a series
     assert np.allclose(found[near], exact[near], atol=1e-6, rtol=0)
     assert np.allclose(found[exact > exact.max() - 8], exact[exact > exact.max() - 8], atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("manifold", [m for m in SPACES if m.kernel == "factors"], ids=repr)
+@pytest.mark.parametrize("t", [1e-3, 0.1, 1.0])
+def test_rows_compiled_and_in_numpy(manifold, t):
+    Z = np.tile(points(manifold, 40), (20, 1))  # more than a tile
+    W = np.roll(Z, 7, axis=0)
+    table = radial.table(manifold.factors(), t, 0, True, False)
+    columns = np.ascontiguousarray(Z.T), np.ascontiguousarray(W.T)
+    found, expected = np.empty((2, len(Z)))
+    _kernels.kernel_rows(*columns, *table.arrays, found)
+    _twins.kernel_rows(*columns, *table.arrays, expected)
+    # powers of roots lose two digits; a series is right relative to the peak
+    assert np.allclose(found, expected, rtol=1e-11, atol=1e-14)
 
 
 def test_nodes_have_the_moments_of_the_gaussian_they_stand_for():

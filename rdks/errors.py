@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import importlib
 
-__all__ = ["AccuracyWarning", "DuplicatesWarning", "MissingDependencyError", "PointError",
+__all__ = ["AccuracyWarning", "DuplicatesWarning", "MissingDependencyError", "PointError", "ScoreError",
            "UnsupportedError", "require"]
 
 
@@ -17,6 +17,10 @@ class UnsupportedError(NotImplementedError):
 
 class MissingDependencyError(ImportError):
     """An optional package is needed and is not installed."""
+
+
+class ScoreError(ArithmeticError):
+    """A model of the score returned numbers that are not finite."""
 
 
 class AccuracyWarning(UserWarning):

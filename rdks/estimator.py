@@ -14,6 +14,7 @@ from .choice import ENGINES, describe, sources
 from .errors import AccuracyWarning, DuplicatesWarning, UnsupportedError
 from .mixture import abramson_times, fit_knn, fit_mixture
 from .resolution import merge_copies, resolution
+from .sampling import heat_sample, probability_flow, reverse_sde
 
 __all__ = ["RDKSEstimator"]
 
@@ -547,10 +548,12 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         ----------
         n_samples : int
         random_state : None, int, RandomState or Generator
-        method : {"direct"}
-            Pick an observation by weight and take one exact step of Brownian motion from it.
-        n_steps : None
-            The direct draw takes no steps.
+        method : {"direct", "reverse_sde", "probability_flow"}
+            Pick an observation by weight and take one exact step of Brownian motion from it; or run the diffusion
+            backward from noise, with :func:`rdks.sampling.reverse_sde` or :func:`rdks.sampling.probability_flow`, which
+            draw from the same law, up to their steps, at a much higher price.
+        n_steps : int, optional
+            Number of steps of "reverse_sde"; by default chosen for an error of 0.01 in total variation.
 
         Returns
         -------
@@ -560,12 +563,39 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if not isinstance(n_samples, numbers.Integral) or n_samples < 0:
             raise ValueError(f"n_samples = {n_samples!r}: expected an integer >= 0")
-        if method in ("reverse_sde", "probability_flow"):
-            raise UnsupportedError(f"method={method!r} is not part of this version; use 'direct', which draws "
-                                   "from the same law without discretisation")
-        if method != "direct":
-            raise ValueError(f"method = {method!r}: expected 'direct'")
-        if n_steps is not None:
-            raise ValueError(f"n_steps = {n_steps!r}: method='direct' draws exactly, without steps; leave it out")
-        Z = self._sum.sample(n_samples, validation.as_generator(random_state))
-        return self.manifold_.unembed(Z).reshape(n_samples, *self._layout)
+        if method not in ("direct", "reverse_sde", "probability_flow"):
+            raise ValueError(f"method = {method!r}: expected 'direct', 'reverse_sde' or 'probability_flow'")
+        if n_steps is not None and method != "reverse_sde":
+            raise ValueError(f"n_steps = {n_steps!r}: method={method!r} "
+                             + ("draws exactly, without steps" if method == "direct" else "chooses its own steps")
+                             + "; leave it out")
+        if method == "direct":
+            X = self.manifold_.unembed(self._draw(n_samples, 0.0, validation.as_generator(random_state)))
+        elif method == "reverse_sde":
+            X = reverse_sde(self, n_samples, n_steps=n_steps, random_state=random_state, verbose=self.verbose)
+        else:
+            X = probability_flow(self, n_samples, random_state=random_state, verbose=self.verbose)
+        return X.reshape(n_samples, *self._layout)
+
+    # what samplers ask of a model of the score, in embedded coordinates
+
+    def _evaluate(self, Z, t, order):
+        return self._sum.evaluate(Z, t, order, self.n_jobs)
+
+    def _draw(self, n_samples, t, rng):
+        """Draw embedded points from the density at time t."""
+        m, Z = self.manifold_, self._sum.sample(n_samples, rng)
+        return heat_sample(m, Z, t, rng) if t > 0 and n_samples else Z
+
+    @property
+    def _kernel_time(self):
+        """Variance of the narrowest kernel of the fitted density."""
+        return float(self.manifold_.flow(self._sum.Z[:1], float(self._sum.time.min()))[1])
+
+    @property
+    def _far_time(self):
+        """Time after which the kernels are about as wide as the data: the variance of pairs of observations."""
+        m, Z = self.manifold_, self._sum.Z
+        some = Z[np.linspace(0, len(Z) - 1, min(len(Z), 200)).astype(int)]
+        spread = float(np.mean(m.distances(some[:20], some) ** 2)) / m.dim
+        return min(spread + self._kernel_time, m.max_time - self._kernel_time)

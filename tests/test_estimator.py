@@ -347,10 +347,8 @@ def test_bad_queries_raise():
         est.sample(-1)
     with pytest.raises(ValueError, match="random_state"):
         est.sample(1, random_state="seed")
-    with pytest.raises(UnsupportedError, match="direct"):
-        est.sample(1, method="reverse_sde")
-    with pytest.raises(UnsupportedError, match="direct"):
-        est.sample(1, method="reverse_sde", n_steps=10)
+    with pytest.raises(ValueError, match="n_steps"):
+        est.sample(1, method="probability_flow", n_steps=10)
     with pytest.raises(ValueError, match="method"):
         est.sample(1, method="magic")
     with pytest.raises(ValueError, match="n_steps"):

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import pytest
 
-from rdks import _kernels, _twins, engines, heat, radial, sampling
+from rdks import _kernels, _twins, engines, heat, radial
 from rdks.engines import DirectSum, Evaluation, Sources
 from rdks.manifolds import (
     SO3,
@@ -29,6 +29,7 @@ from rdks.manifolds import (
     Sphere,
     Torus,
 )
+from rdks.sampling import steps
 from rdks.testing import MANIFOLD_CHECKS
 
 BASE = SpaceForm
@@ -418,7 +419,7 @@ def invariant_law_of_half_the_variance(base, patch):
 
 
 def sampler_without_the_drift(base, patch):
-    right = sampling.heat_sample
+    right = steps.heat_sample
     flat = Euclidean(base.dim)
     for module in ("testing", "engines"):
         patch.setattr(f"rdks.{module}.heat_sample", lambda m, Z, t, rng: right(flat, Z, t, rng))
@@ -762,12 +763,12 @@ def octave_cells_without_end(base, patch):
 
 
 def flat_radius(base, patch):
-    patch.setattr(sampling, "radial_law", lambda factor, t: lambda rho: rho)
+    patch.setattr(steps, "radial_law", lambda factor, t: lambda rho: rho)
     return base
 
 
 def sampler_of_twice_the_time(base, patch):
-    right = sampling.heat_sample
+    right = steps.heat_sample
     patch.setattr("rdks.testing.heat_sample", lambda m, Z, t, rng: right(m, Z, 2 * np.asarray(t), rng))
     return base
 

@@ -220,6 +220,10 @@ class SpaceForm:
         unit = X / self.radius
         return V - np.einsum("...j,...j->...", unit, V)[..., None] * unit
 
+    def velocity(self, X, V):
+        """Write tangent vectors at X as rates of change of the embedded coordinates; shape (n, width)."""
+        return V * (X[..., -1:] / self.radius) if self.hyperbolic else V
+
     def difference(self, X, Y):
         """Return X - Y, taken modulo the period; shape (..., width)."""
         D = X - Y
@@ -529,6 +533,29 @@ class Manifold(ABC):
         t : float
         """
         return Z, t
+
+    def clock(self, t):
+        r"""Return m and u such that the process at time `t` is m times Brownian motion at time u: 1 and `t`.
+
+        Only flat space can be scaled; with a linear drift it is.
+        """
+        return 1.0, t
+
+    def time_at(self, u):
+        """Return the time t at which `clock` shows u."""
+        return u
+
+    def velocity(self, Z, V):
+        """Write tangent vectors at Z as rates of change of the embedded coordinates; shape (n, embed_dim).
+
+        They differ where tangent vectors are written in a frame of their own, as in the half-space. Manifolds that
+        are no products of space forms have it by differences along geodesics, right to about 1e-10.
+        """
+        if self.factors():
+            return self._each("velocity", Z, V)
+        size = _norm(V)[..., None]
+        unit = 1e-5 * np.divide(V, size, out=np.zeros_like(V), where=size > 0)
+        return (self.exp(Z, unit) - self.exp(Z, -unit)) * (size / 2e-5)
 
     def log_error(self, t):
         """Bound, or estimate where the kernel is not exact, the error of a log kernel at time `t` near its peak."""

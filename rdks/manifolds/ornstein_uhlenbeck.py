@@ -19,6 +19,10 @@ class OrnsteinUhlenbeck(Manifold):
     ----------
     dim : int
         Dimension d.
+    location, scale : float or sequence of float, optional
+        Centre and unit of the process in each coordinate of the points as they are written, :math:`x=a+sz`, if these
+        are not standardised: 0 and 1 by default. Densities are per unit of x and scores are gradients in x; times and
+        bandwidths are those of z, in which the invariant law is standard normal.
 
     Notes
     -----
@@ -32,8 +36,9 @@ class OrnsteinUhlenbeck(Manifold):
     shrinks data towards 0 by :math:`e^{-h^2/2}`, towards a standard normal law. This is the "variance
     preserving" process of diffusion models, with the same time: :math:`t=\int\beta`.
 
-    Standardise data first, to mean 0 and variance 1 in each column: the process has its own centre and
-    unit of length. On standardised data the fitted density has variance 1 too.
+    The process has its own centre and unit of length: standardise data first, to mean 0 and variance 1 in each column,
+    or pass mean and standard deviation as `location` and `scale`. The fitted density then has these too. In terms of
+    Brownian motion B, :math:`Z_t=e^{-t/2}B(e^t-1)`.
 
     Eigenvalues belong to :math:`-2L`, L being the generator, as on other manifolds: Hermite polynomials of
     degree k decay as :math:`e^{-kt/2}`.
@@ -46,15 +51,32 @@ class OrnsteinUhlenbeck(Manifold):
     >>> Z, s = process.flow(np.array([[2.0]]), 2 * np.log(2.0))
     >>> Z.round(12), round(s, 12)
     (array([[1.]]), 0.75)
+
+    Rooms of about 20 degrees, give or take 2:
+
+    >>> rooms = OrnsteinUhlenbeck(1, location=20.0, scale=2.0)
+    >>> rooms.embed(np.array([[23.0]])), rooms.unembed(np.array([[-1.0]]))
+    (array([[1.5]]), array([[18.]]))
     """
 
     dim: int = 2
+    location: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
 
     has_drift = True
     is_homogeneous = False
 
     def __post_init__(self):
         object.__setattr__(self, "dim", parameter("dim", self.dim, whole=True))
+        for name in ("location", "scale"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            numbers = [value] * self.dim if np.ndim(value) == 0 else list(value)
+            if len(numbers) != self.dim:
+                raise ValueError(f"{name} = {value!r}: expected one number, or one for each of {self.dim} coordinates")
+            checked = tuple(parameter(f"{name}[{j}]", x, positive=name == "scale") for j, x in enumerate(numbers))
+            object.__setattr__(self, name, checked)
 
     @property
     def point_shape(self):
@@ -66,6 +88,35 @@ class OrnsteinUhlenbeck(Manifold):
     @property
     def smallest_eigenvalue(self):
         return 1.0
+
+    @property
+    def log_unit(self):
+        return 0.0 if self.scale is None else -float(np.log(self.scale).sum())
+
+    def embed(self, X):
+        X = np.asarray(X, dtype=float).reshape(-1, self.dim)
+        return (X - (0.0 if self.location is None else np.array(self.location))) / self._unit
+
+    def unembed(self, Z):
+        return np.asarray(Z, dtype=float) * self._unit + (0.0 if self.location is None else np.array(self.location))
+
+    def push_tangent(self, X, V):
+        return np.asarray(V) * self._unit
+
+    def push_gradient(self, X, G):
+        return np.asarray(G) / self._unit
+
+    @property
+    def _unit(self):
+        return 1.0 if self.scale is None else np.array(self.scale)
+
+    def clock(self, t):
+        """Return m and u of :math:`Z_t=m\\,B_u`, B being Brownian motion from the same point: exp(-t/2), exp(t) - 1."""
+        return np.exp(-0.5 * t), np.expm1(t)
+
+    def time_at(self, u):
+        """Return the time at which the clock of Brownian motion shows u: log(1 + u)."""
+        return np.log1p(u)
 
     def flow(self, Z, t):
         """Return the mean and the variance of the process at time `t`: where a Gaussian sits, and how wide it is.

@@ -275,6 +275,9 @@ def stream(quick):
 
 # the choice of an engine
 
+SPACES = {"S2": Sphere(2), "T2": Torus(2), "SO3": SO3(), "S10": Sphere(10), "R2": Euclidean(2),
+          "box": Box([(0.0, np.pi)] * 2)}
+
 
 def clusters(manifold, rng):
     """Return a source of points: five heat kernels of time 0.1, embedded."""
@@ -305,8 +308,8 @@ def timings(works, patience):
     return np.array(rounds[1:] or rounds)  # the first fills caches
 
 
-def choice(quick):
-    """engine="auto" against the best engine, fit + score_samples, by size, time and manifold."""
+def choice(quick, only=None):
+    """engine="auto" against the best engine, fit + score_samples, by size, time and manifold (one, if named)."""
     cap, patience = (QUICK_CAP, 0.1) if quick else (CAP, 0.3)
     sizes = [(10**3, 10**3), (3 * 10**4, 10**3), (10**3, 3 * 10**4), (3 * 10**4, 3 * 10**4)]
     large = [] if quick else [(10**6, 10**3), (10**3, 10**6), (10**6, 10**6)]
@@ -314,8 +317,8 @@ def choice(quick):
     cells += [(n, q, t) for n, q in large for t in (1e-5, 1e-3, 0.1)]
     rows, estimates, skipped = [], {}, 0
     warm_up()
-    for manifold, name in ((Sphere(2), "S2"), (Torus(2), "T2"), (SO3(), "SO3"), (Sphere(10), "S10"),
-                           (Euclidean(2), "R2"), (Box([(0.0, np.pi)] * 2), "box")):
+    for name in SPACES if only is None else [only]:
+        manifold = SPACES[name]
         draw = clusters(manifold, np.random.default_rng(0))
         Y, X = (draw(max(sizes + large)[0]) for _ in range(2))
         for n, q, t in cells:

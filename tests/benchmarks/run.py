@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/benchmarks/run.py [--quick] [--only NAME] [--json FILE] [--plot FILE]
+    python tests/benchmarks/run.py [--quick] [--only NAME] [--space NAME] [--json FILE] [--plot FILE]
 
 Every row that has a peer runs both in this process, warmed up, in turns (ours, peer, peer, ours,
 ...): the ratio is the median of the ratios of neighbouring runs, the times are the best of
@@ -16,7 +16,8 @@ without one are information. Nothing is asserted: the exit code is 0 whatever th
 ``rates`` counts pairs (source, query) per second. ``memory`` counts from a process that has imported
 rdks and made the inputs, so loading compiled code counts against rdks. What the opponents do is
 in :mod:`peers`, what each row measures in :mod:`cases`, :mod:`engine_cases` and :mod:`scaling`. ``stream``
-makes 1e8 points and takes some minutes. ``--only scaling --plot FILE`` draws the picture of the README.
+makes 1e8 points and takes some minutes, ``choice`` takes half an hour, or a part of it for one ``--space``.
+``--only scaling --plot FILE`` draws the picture of the README.
 """
 from __future__ import annotations
 
@@ -80,11 +81,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller and fewer runs; not for citing")
     parser.add_argument("--only", metavar="NAME", choices=list(CASES), help=f"one of {', '.join(CASES)}")
+    parser.add_argument("--space", metavar="NAME", choices=list(engine_cases.SPACES),
+                        help=f"with --only choice, one of {', '.join(engine_cases.SPACES)}")
     parser.add_argument("--json", metavar="FILE", help="where the JSON goes; a temporary file by default")
     parser.add_argument("--plot", metavar="FILE", help="draw the rows of 'scaling' as a picture")
     options = parser.parse_args()
     if options.plot and options.only not in (None, "scaling"):
         parser.error("--plot draws the rows of 'scaling'")
+    if options.space and options.only != "choice":
+        parser.error("--space is for '--only choice'")
 
     about = machine()
     print(", ".join(f"{k} {v}" for k, v in about.items()), flush=True)
@@ -92,7 +97,7 @@ def main():
     rows, start = [], time.perf_counter()
     with threadpool_limits(limits=1):
         for name in [options.only] if options.only else CASES:
-            for row in CASES[name](options.quick):
+            for row in CASES[name](options.quick, **({"only": options.space} if options.space else {})):
                 row.case = name
                 rows.append(row)
                 print(line(row), flush=True)

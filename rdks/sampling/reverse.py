@@ -1,0 +1,357 @@
+r"""The reverse diffusion: noise turned into data.
+
+Brownian motion run backward in time from its law :math:`p_T` is the diffusion
+:math:`dY=s_{T-\tau}(Y)\,d\tau+dB` (Anderson, Reverse-time diffusion equation models, 1982; on manifolds De Bortoli et
+al., Riemannian score-based generative modelling, 2022, theorem 1). With a linear drift the process is Brownian motion
+on another clock and in shrinking coordinates (:meth:`.Manifold.clock`), in which the same steps are taken.
+"""
+from __future__ import annotations
+
+import math
+import numbers
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from .. import _validation as validation
+from .models import Field, Terminal, points_of
+from .steps import heat_sample
+
+__all__ = ["Trajectory", "denoise", "frames", "langevin", "point_count", "reverse_sde", "steps_for"]
+
+#: Ways to take a step.
+METHODS = ("midpoint", "euler")
+# Order in law, and error in total variation times that power of the number of steps per e-fold of time: at most this
+# on mixtures of kernels, by measurement (tests/test_processes.py).
+_COST = {"midpoint": (2, 0.1), "euler": (1, 0.2)}
+# An error in total variation above which samples are not worth having without a word.
+_POOR = 0.1
+# Part of the time for which a correcting step of Langevin's runs.
+_CORRECT = 0.1
+
+
+class Trajectory(NamedTuple):
+    """Points on their way from noise to data.
+
+    Attributes
+    ----------
+    times : ndarray, shape (k,)
+        Falling, from noise to data.
+    points : ndarray, shape (k, n_samples, *point_shape)
+    """
+
+    times: np.ndarray
+    points: np.ndarray
+
+
+def point_count(n_samples):
+    """Return a number of samples as an int, after checking it."""
+    if not isinstance(n_samples, numbers.Integral) or isinstance(n_samples, bool) or n_samples < 0:
+        raise ValueError(f"n_samples = {n_samples!r}: expected an integer >= 0")
+    return int(n_samples)
+
+
+def frames(field, start, keep):
+    """Return `keep` falling times from `start` to where the field stops, even in the logarithm of the kernels' age."""
+    if not isinstance(keep, numbers.Integral) or keep < 2:
+        raise ValueError(f"keep = {keep!r}: expected 0, or a number of times >= 2")
+    age = field.smoothed
+    times = np.geomspace(start + age, _age(field), keep) - age
+    times[0], times[-1] = start, field.stop
+    return times
+
+
+def _age(field):
+    """Return the variance of the kernels at the time at which the field stops, after checking that it is not 0."""
+    age = field.stop + field.smoothed
+    if age <= 0:
+        raise ValueError(f"{type(field.model).__name__} is asked for the time 0 of data without noise, where a score "
+                         "need not exist: stop at a time t > 0")
+    return age
+
+
+def steps_for(method, tol, span):
+    """Return the number of steps for an error in total variation, over so many e-folds of time."""
+    order, cost = _COST[method]
+    return max(2, math.ceil(span * (cost / tol) ** (1 / order)))
+
+
+def reverse_sde(model, n_samples=1, *, t=None, method="midpoint", n_steps=None, tol=0.01, max_time=None, terminal=None,
+                corrector_steps=0, keep=0, random_state=None, verbose=False):
+    r"""Draw from a model by running its diffusion backward.
+
+    Parameters
+    ----------
+    model : ScoreModel
+    n_samples : int
+    t : float, optional
+        Time of the law to draw from; the model's ``min_time_`` by default.
+    method : {"midpoint", "euler"}
+        A scheme of second order in law with two scores per step, or the geodesic Euler-Maruyama scheme with one.
+    n_steps : int, optional
+        Number of steps, in geometric progression of the time (of the kernels' variance, for a fitted density).
+        By default what `tol` needs.
+    tol : float
+        Error in total variation for which `n_steps` is chosen, from the errors measured on mixtures of kernels: an
+        expectation, not a bound.
+    max_time : float, optional
+        Time at which to begin. By default the :func:`mixing_time` of the manifold; where nothing mixes, a time at which
+        the model's own law is wide, if it can draw from it as a fitted density can.
+    terminal : estimator, optional
+        The law at `max_time`, with ``sample(n_samples, random_state=...)``. By default the invariant law: uniform on
+        compact space, standard normal for the Ornstein-Uhlenbeck process; the model's own law where `max_time` is
+        shorter than the mixing time or there is none.
+    corrector_steps : int
+        Steps of Langevin's after each step, at the time reached (a predictor-corrector scheme): they mend the law of
+        steps that are too coarse, but no score.
+    keep : int
+        If positive, the number of times at which points are kept; a :class:`Trajectory` is returned then.
+    random_state : None, int, RandomState or Generator
+    verbose : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    ndarray, shape (n_samples, *point_shape), or Trajectory
+
+    Raises
+    ------
+    ScoreError
+        If a score on the way is not finite.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `n_steps` is so small that an error of more than 0.1 in total variation is expected.
+
+    Notes
+    -----
+    From the variance :math:`\tau` to :math:`q\tau`, :math:`\delta=(1-q)\tau`, the midpoint scheme takes an exact step
+    of Brownian motion of time :math:`\delta q/(1+q^2)`, follows the score for :math:`\delta` by a midpoint rule on
+    geodesics, and takes such a random step again: a Strang splitting. For a single observation in flat space the
+    law is exact, whatever the number of steps. Euler's scheme follows the score at the beginning of the step, and
+    takes a random step of time :math:`\delta q`, which has the same property (Ho et al., Denoising diffusion
+    probabilistic models, 2020, eq. 7).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks import RDKSEstimator
+    >>> from rdks.sampling import reverse_sde
+    >>> est = RDKSEstimator("circle", bandwidth=0.2).fit(np.array([[1.0]]))
+    >>> Y = reverse_sde(est, 500, random_state=0)
+    >>> bool(abs(Y.mean() - 1.0) < 0.05 and abs(Y.std() - 0.2) < 0.03)
+    True
+    """
+    from tqdm.auto import tqdm
+
+    if method not in METHODS:
+        raise ValueError(f"method = {method!r}: expected one of {METHODS}")
+    if not isinstance(tol, numbers.Real) or isinstance(tol, bool) or not 0 < tol < 1:
+        raise ValueError(f"tol = {tol!r}: expected a number between 0 and 1")
+    for name, value, least in (("n_steps", n_steps, 1), ("corrector_steps", corrector_steps, 0), ("keep", keep, 0)):
+        if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least):
+            raise ValueError(f"{name} = {value!r}: expected an integer >= {least}")
+    n, rng = point_count(n_samples), validation.as_generator(random_state)
+    field = Field(model, t)
+    end = Terminal(field, max_time, terminal)
+    m = field.manifold
+    walk = _Walk(field, rng)
+    first, last = (float(m.clock(time)[1]) + field.smoothed for time in (end.time, field.stop))
+    _age(field)
+    span = math.log(first / last)
+    count = steps_for(method, tol, span) if n_steps is None else int(n_steps)
+    order, cost = _COST[method]
+    expected = cost * (span / count) ** order
+    if expected > _POOR and span > 0:
+        warnings.warn(f"{count} steps of the reverse diffusion from t = {end.time:.3g} to {field.stop:.3g}: an error "
+                      f"of about {min(expected, 1.0):.2g} in total variation is to be expected. "
+                      f"{steps_for(method, 0.01, span)} steps bring it to 0.01", ConvergenceWarning, stacklevel=2)
+    # ages of the kernels on the clock of Brownian motion
+    ages = np.geomspace(first, last, count + 1)
+    times = m.time_at(ages - field.smoothed)
+    times[0], times[-1] = end.time, field.stop
+    shown = frames(field, end.time, keep) if keep else ()
+    kept = []
+    Z = end.sample(n, rng)
+    if n:
+        # what serves the last time serves all of them: coefficients of a spectral sum, for one
+        field(Z[:1], field.stop)
+    Z = Z / m.clock(end.time)[0]
+    step = walk.midpoint if method == "midpoint" else walk.euler
+    with tqdm(total=count, desc="reverse diffusion", unit=" steps", disable=not verbose) as bar:
+        for k in range(count):
+            while len(kept) < len(shown) and times[k] <= shown[len(kept)]:
+                kept.append((times[k], walk.settled(Z, times[k])))
+            Z = step(Z, ages[k], ages[k + 1], k + 1 == count)
+            for _ in range(corrector_steps):
+                Z = walk.langevin(walk.settle(Z), times[k + 1], _CORRECT * ages[k + 1])
+            bar.update()
+    Z = walk.settled(Z, field.stop)
+    if not keep:
+        return m.unembed(Z)
+    kept += [(field.stop, Z)] * (len(shown) - len(kept))
+    return Trajectory(np.array([time for time, _ in kept]), np.stack([m.unembed(points) for _, points in kept]))
+
+
+class _Walk:
+    """Steps of a reverse diffusion, in the coordinates and on the clock of Brownian motion."""
+
+    def __init__(self, field, rng):
+        self.field, self.manifold, self.rng = field, field.manifold, rng
+        self.owed = 0.0  # time of a random step that the next one will take along
+
+    def noise(self, Z, u):
+        """Take a step of Brownian motion of time u, exact where the manifold can."""
+        m = self.manifold
+        if u <= 0 or not len(Z):
+            return Z
+        if m.has_drift:  # flat space
+            return Z + math.sqrt(u) * self.rng.standard_normal(Z.shape)
+        return heat_sample(m, Z, u, self.rng)
+
+    def settle(self, Z):
+        """Take the random step that is owed."""
+        Z, self.owed = self.noise(Z, self.owed), 0.0
+        return Z
+
+    def settled(self, Z, t):
+        """Return the points as the process has them at time t; a random step that is owed is taken for a copy."""
+        if self.owed:
+            Z = self.noise(Z, self.owed)
+        return self.manifold.clock(t)[0] * Z
+
+    def score(self, Z, age):
+        """Return the score in the coordinates of Brownian motion."""
+        m = self.manifold
+        t = max(float(m.time_at(age - self.field.smoothed)), self.field.least)
+        scale = m.clock(t)[0]
+        return scale * self.field(scale * Z, t)[0]
+
+    def euler(self, Z, age, after, last):
+        delta = age - after
+        if not len(Z):
+            return Z
+        return self.noise(self.manifold.exp(Z, delta * self.score(Z, age)), delta * after / age)
+
+    def midpoint(self, Z, age, after, last):
+        m, delta, q = self.manifold, age - after, after / age
+        if not len(Z):
+            return Z
+        noise = delta * q / (1 + q * q)
+        self.owed += noise  # with what the step before has left
+        Z = self.settle(Z)
+        middle = m.exp(Z, 0.5 * delta * self.score(Z, age))
+        back = m.log(middle, Z)
+        Z = m.exp(middle, back + delta * self.score(middle, 0.5 * (age + after)))
+        self.owed = noise
+        return self.settle(Z) if last else Z
+
+    def langevin(self, Z, t, u):
+        """Take a step of Langevin's of time u at the law of time t."""
+        return self.noise(self.manifold.exp(Z, 0.5 * u * self.score(Z, float(self.manifold.clock(t)[1])
+                                                                    + self.field.smoothed)), u)
+
+
+def langevin(model, X, t=None, *, n_steps=100, step_size=None, random_state=None, verbose=False):
+    r"""Run Langevin's diffusion, whose law tends to the model's at one time.
+
+    Parameters
+    ----------
+    model : ScoreModel
+    X : array-like, shape (n, p) or (n, *point_shape)
+        Where the chains begin.
+    t : float, optional
+        Time of the law; the model's ``min_time_`` by default.
+    n_steps : int
+    step_size : float, optional
+        Time :math:`\epsilon` of a step, on the clock of Brownian motion; by default a tenth of the variance of the
+        kernels at time t.
+    random_state : None, int, RandomState or Generator
+    verbose : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    ndarray, shape of X
+
+    Notes
+    -----
+    :math:`dY=\tfrac12s_t(Y)\,du+dB` by steps :math:`Y\leftarrow\exp_Y(\tfrac\epsilon2s_t(Y))` and exact steps of
+    Brownian motion, without a Metropolis test: the law in which the chains end is off by a share of the order of
+    :math:`\epsilon` over the variance of the kernels. Chains do not find their way between modes that are far apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks import RDKSEstimator
+    >>> from rdks.sampling import langevin
+    >>> est = RDKSEstimator("circle", bandwidth=0.2).fit(np.array([[1.0]]))
+    >>> Y = langevin(est, np.full((500, 1), 1.3), n_steps=60, random_state=0)
+    >>> bool(abs(Y.mean() - 1.0) < 0.05 and abs(Y.std() - 0.2) < 0.03)
+    True
+    """
+    from tqdm.auto import tqdm
+
+    field = Field(model, t)
+    m = field.manifold
+    Z, shape = points_of(field, X)
+    if not isinstance(n_steps, numbers.Integral) or isinstance(n_steps, bool) or n_steps < 0:
+        raise ValueError(f"n_steps = {n_steps!r}: expected an integer >= 0")
+    scale, clock = m.clock(field.stop)
+    _age(field)
+    if step_size is None:
+        step_size = _CORRECT * (clock + field.smoothed)
+    elif not isinstance(step_size, numbers.Real) or not 0 < step_size < np.inf:
+        raise ValueError(f"step_size = {step_size!r}: expected a positive finite number")
+    walk = _Walk(field, validation.as_generator(random_state))
+    Z = Z / scale
+    for _ in tqdm(range(n_steps), desc="Langevin", unit=" steps", disable=not verbose):
+        Z = walk.langevin(Z, field.stop, float(step_size))
+    return m.unembed(scale * Z).reshape(shape)
+
+
+def denoise(model, X, t):
+    r"""Return the best guess of the points behind noisy ones: one step of Tweedie's.
+
+    Parameters
+    ----------
+    model : ScoreModel
+    X : array-like, shape (n, p) or (n, *point_shape)
+        Points that have diffused for a time `t` since the model's time 0.
+    t : float
+        At least the model's ``min_time_``.
+
+    Returns
+    -------
+    ndarray, shape of X
+
+    Notes
+    -----
+    :math:`\exp_x\bigl(t\,s_t(x)\bigr)`, in flat space the posterior mean :math:`E[X_0|X_t=x]` (Robbins 1956; Miyasawa
+    1961); on curved space for small t. For the Ornstein-Uhlenbeck process
+    :math:`e^{t/2}\bigl(x+(1-e^{-t})s_t(x)\bigr)`, exactly.
+
+    Raises
+    ------
+    UnsupportedError
+        On discretised spaces.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks import RDKSEstimator
+    >>> from rdks.sampling import denoise
+    >>> est = RDKSEstimator("euclidean", bandwidth=1e-3).fit(np.array([[0.0], [4.0]]))
+    >>> denoise(est, np.array([[0.3], [3.5]]), 0.1).round(3)
+    array([[0.],
+           [4.]])
+    """
+    field = Field(model, validation.as_time(t))
+    m = field.manifold
+    Z, shape = points_of(field, X)
+    scale, clock = m.clock(field.stop)
+    score = scale * field(Z, field.stop)[0] if len(Z) else Z
+    return m.unembed(m.exp(Z / scale, clock * score)).reshape(shape)

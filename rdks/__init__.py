@@ -9,7 +9,8 @@ Conventions, stated once and kept everywhere
 * Densities are with respect to the Riemannian volume; logarithms are natural.
 * The score is the Riemannian gradient of the log density: a tangent vector in the layout of the
   point. Because scikit-learn owns the word ``score``, the method is ``score_field``.
-* Time runs forward from the fitted density, ``t >= 0``.
+* Time runs forward: of a fitted density from that density, ``t >= 0``; of models of the score it is the noise level of
+  the data, ``t >= min_time_``.
 
 Map
 ---
@@ -25,7 +26,11 @@ Map
 :mod:`rdks.bandwidth`   choosing how much to smooth
 :mod:`rdks.mixture`     several smoothers at once, weighted by what they predict (:mod:`rdks.adaptive`: kernels that
                         follow the data)
-:mod:`rdks.sampling`    drawing points
+:mod:`rdks.sampling`    drawing points: steps of Brownian motion, reverse diffusion, probability flow, likelihoods
+``OperatorScoreMatching``  the score of noisy data in closed form (:mod:`rdks.score_matching`; :mod:`rdks.eigenbases`:
+                        its regressors)
+:mod:`rdks.variance`    targets and losses of score matching with little noise
+:mod:`rdks.memorisation`  whether samples repeat the data
 :mod:`rdks.wiener`      an alternative: coefficients shrunk level by level
 :mod:`rdks.logdomain`   an alternative: smoothing the log density (:mod:`rdks.smoothers`: what the two share)
 :mod:`rdks.inference`   bands, influence, regions and their probabilities (:mod:`rdks.gram`: kernel matrices;
@@ -40,5 +45,16 @@ from __future__ import annotations
 
 from .estimator import RDKSEstimator
 
-__all__ = ["RDKSEstimator", "__version__"]
-__version__ = "0.4.0"
+__all__ = ["OperatorScoreMatching", "RDKSEstimator", "__version__"]
+__version__ = "0.5.0"
+
+
+def __getattr__(name):
+    if name == "OperatorScoreMatching":  # loaded when it is asked for
+        from .score_matching import OperatorScoreMatching
+        return OperatorScoreMatching
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(set(globals()) | set(__all__))

@@ -55,10 +55,10 @@ def _whole(text):
 
 
 def _add_benchmarks(commands):
-    """Add ``benchmark earth`` and ``benchmark so3`` to the parser."""
-    from .benchmarks import earth, so3
+    """Add ``benchmark earth``, ``benchmark so3`` and ``benchmark toy2d`` to the parser."""
+    from .benchmarks import earth, so3, toy2d
     from .benchmarks.protocols import PROTOCOLS
-    from .datasets import EARTH_SETS
+    from .datasets import EARTH_SETS, TOY2D_SETS
 
     benchmark = commands.add_parser("benchmark", help="run published benchmarks again",
                                     description="Run published benchmarks again, and print what papers print beside.")
@@ -92,7 +92,18 @@ def _add_benchmarks(commands):
     rotations.add_argument("--test", metavar="N", type=_whole, default=10_000, help="fresh draws (default: 10000)")
     rotations.add_argument("--methods", nargs="+", choices=list(so3.METHODS), default=list(so3.METHODS),
                            help="default: all")
-    for one, what in ((globe, "fits at a time"), (rotations, "threads")):
+    plane = which.add_parser(
+        "toy2d", help="three laws in the plane, whose true densities are known",
+        description="Likelihoods of fresh draws from two spirals, eight Gaussians and a pinwheel, on a box with "
+                    "reflecting walls, against those of the true densities. Score matching takes most of the time: see "
+                    "--methods and --test.")
+    plane.add_argument("--sets", nargs="+", choices=TOY2D_SETS, default=list(TOY2D_SETS), help="default: all")
+    plane.add_argument("--seeds", metavar="N", type=_whole, default=3, help="sets of draws of each law (default: 3)")
+    plane.add_argument("--n", metavar="N", type=_whole, default=5000, help="draws to fit (default: 5000)")
+    plane.add_argument("--test", metavar="N", type=_whole, default=10_000, help="fresh draws (default: 10000)")
+    plane.add_argument("--methods", nargs="+", choices=list(toy2d.METHODS), default=list(toy2d.METHODS),
+                       help="default: all")
+    for one, what in ((globe, "fits at a time"), (rotations, "threads"), (plane, "threads of the smoothers")):
         one.add_argument("--jobs", metavar="N", type=int, default=-1, help=f"{what} (default: -1, one per core)")
         one.add_argument("--out", metavar="FILE", help="write the numbers too, as .json or .csv")
         one.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -105,6 +116,11 @@ def _benchmark(args):
         from .benchmarks import so3
 
         so3.main(components=args.components, seeds=args.seeds, n=args.n, n_test=args.test, **common)
+        return
+    if args.benchmark == "toy2d":
+        from .benchmarks import toy2d
+
+        toy2d.main(sets=tuple(args.sets), seeds=args.seeds, n=args.n, n_test=args.test, **common)
         return
     from .benchmarks import earth
 

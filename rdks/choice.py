@@ -27,6 +27,8 @@ _PAIR = np.array([[5e-9, 7.5e-9, 9.5e-9], [1.9e-9, 3.2e-9, 4e-9], [2e-9, 3.6e-9,
 _COLUMN, _QUERY, _ORDER = 2e-10, 1.5e-6, (7e-7, 1.5e-7)
 # Sources and queries in the sample that tells how many are near each other.
 _SAMPLE = 1024, 32
+# Pairs of that sample that tell it.
+_TELLING = 64
 
 
 def sources(manifold, Z, weight, time, n_jobs=None, engine="auto", rtol=1e-6):
@@ -113,7 +115,13 @@ class AutoSum(Sources):
                 squares.append(f.dist(x, y) ** 2 if f.hyperbolic else (f.difference(x, y) ** 2).sum(axis=-1))
             self._near = squares  # complete before another thread can see it
         rate = rates(factors, t)
-        return float(np.mean(sum(lam * c for lam, c in zip(rate, self._near, strict=True)) <= depth))
+        fall = sum(lam * c for lam, c in zip(rate, self._near, strict=True)).ravel()
+        count = int((fall <= depth).sum())
+        if count >= _TELLING or fall.size <= _TELLING:
+            return count / fall.size
+        # too few to tell: as many as there would be if those that are nearest were spread evenly
+        reach = np.partition(fall, _TELLING - 1)[_TELLING - 1]
+        return _TELLING / fall.size * (depth / reach) ** (0.5 * self.manifold.dim)
 
     def engine(self, name):
         """Return the engine of that name for these sources."""

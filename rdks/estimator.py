@@ -445,18 +445,29 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                 if self.adaptive is not None:
                     h = np.exp(0.5 * (total.share @ np.log(total.time)))
                 h = float(h)
-        name, reason = describe(total)
-        if self.engine != "auto":
-            reason = "given; " + reason
         if manifold.exactness == "asymptotic":
             warnings.warn(f"the heat kernel of {manifold!r} is a small-time approximation. "
                           f"{manifold.error_report(raw.Z, float(total.time.max()))}", AccuracyWarning, stacklevel=3)
         return {"manifold_": manifold, "bandwidth_": h, "selection_": selection, "mixture_": mixture,
-                "resolution_": found, "engine_": name, "engine_reason_": reason, "n_samples_seen_": seen,
-                "min_time_": 0.0, "_raw": raw, "_sum": total, "_each": each is not None, "_owner": owner}
+                "resolution_": found, "n_samples_seen_": seen, "min_time_": 0.0, "_raw": raw, "_sum": total,
+                "_each": each is not None, "_owner": owner, "_given": self.engine != "auto"}
 
     def _accept(self, state):
         self.__dict__.update(state)
+
+    # asked for when somebody looks: an estimate takes as long as a thousand pairs
+
+    @property
+    def engine_(self):
+        """Name of the engine that serves as many queries as there are observations."""
+        check_is_fitted(self)
+        return describe(self._sum)[0]
+
+    @property
+    def engine_reason_(self):
+        """Why, in words."""
+        check_is_fitted(self)
+        return ("given; " if self._given else "") + describe(self._sum)[1]
 
     # using
 

@@ -11,7 +11,11 @@ The weights maximise the leave-one-out log-likelihood
 
 .. math:: \ell(\pi)=\sum_iw_i\log\sum_c\pi_c\,\hat p_{c,-i}(X_i),
 
-a concave function, by expectation-maximisation. Every part is a sum of heat kernels, so the mixture is one too: as
+a concave function, by expectation-maximisation. To the observations one more is added, that nothing but the uniform law
+reaches (the widest kernel, where the volume is infinite), as a draw yet to come may lie where no kernel reaches: narrow
+kernels would give it a likelihood of almost nothing, and no observation tells. So that law keeps a weight of 1/(n + 1)
+or more, which costs the observations together no more than one nat, and no log density is below
+:math:`-\log((n+1)V)` on a space of volume V. Every part is a sum of heat kernels, so the mixture is one too: as
 many sources as observations and levels of time, and, for the uniform law, one source of a time so long that nothing
 else is left of its kernel.
 """
@@ -86,7 +90,8 @@ class Mixture:
     log_likelihood : float
         Mean leave-one-out log-likelihood per observation, in nats.
     gap : float
-        Bound of what other weights of these components could add to it.
+        Bound of what other weights of these components could add to the mean that they maximise, in which one
+        observation more counts: see :mod:`rdks.mixture`.
     floor : float
         Smallest bandwidth that was allowed.
     n_tried : int
@@ -304,6 +309,13 @@ def _make_family(data, floor, copies, what, least, bandwidth=None):
                    effective_n_jobs(data.n_jobs))
 
 
+def _with_one_unseen(logs, share, wide, n):
+    """Return the table and the weights of n observations with one more, that only the component `wide` reaches."""
+    row = np.full((1, logs.shape[1]), -np.inf)
+    row[0, wide] = 0.0
+    return np.concatenate([logs, row]), np.append(n * share, 1.0) / (n + 1)
+
+
 def _left_out(data):
     """Return the observations that are left out in turn, and the weights of what they say."""
     if len(data.Z) <= 1.25 * _ROWS:
@@ -342,7 +354,8 @@ def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
     With more than 3750 observations, the likelihood is that of 3000 of them, spread in space, each left out of all:
     weights that are chosen by so many are as good, to about a thousandth of a nat. Components whose weight is below
     1e-4 are dropped, and one after the other, the lightest first, those without which the log-likelihood of the
-    observations together is less by no more than 2 nats: about what a component gains by chance.
+    observations together is less by no more than 2 nats: about what a component gains by chance. The one that reaches
+    the observation that has not been seen is always kept.
 
     Raises
     ------
@@ -367,14 +380,15 @@ def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
     tried = len(parts)
     with progress(verbose, "mixture", "component") as tick:
         rows, weight = _left_out(data)
-        logs = family.table(parts, rows, tick)
+        worth = _WORTH * float(weight @ weight)  # nats of all observations as nats of one
+        wide = len(parts) - 1 if uniform else family.grid.count - 1
+        logs, weight = _with_one_unseen(family.table(parts, rows, tick), weight, wide, n)
         pi, _, _, steps = maximise_weights(logs, weight, gap=10 * _GAP)
-        keep = np.flatnonzero(pi > _LEAST)
+        keep = np.flatnonzero((pi > _LEAST) | (np.arange(tried) == wide))
         if not np.isfinite(logs[:, keep].max(axis=1)).all():
             keep = np.flatnonzero(pi > 0)  # a light observation is out of the reach of all others
         parts, logs = [parts[c] for c in keep], logs[:, keep]
         pi, value, gap, count = maximise_weights(logs, weight, pi[keep])
-        worth = _WORTH * float(weight @ weight)  # nats of all observations as nats of one
         for c in np.argsort(pi, kind="stable"):
             rest = [b for b in range(len(parts)) if pi[b] > 0 and b != c]
             if not rest or not np.isfinite(logs[:, rest].max(axis=1)).all():
@@ -384,7 +398,8 @@ def fit_mixture(data, *, floor=0.0, copies=None, verbose=False):
             if level > value - worth:
                 pi[:] = 0.0
                 pi[rest], value, gap = less, level, missing
-    parts, pi = [part for part, p in zip(parts, pi, strict=True) if p > 0], pi[pi > 0]
+    parts, logs, pi = [part for part, p in zip(parts, pi, strict=True) if p > 0], logs[:-1, pi > 0], pi[pi > 0]
+    value = float(weight[:-1] @ np.logaddexp.reduce(logs + np.log(pi), axis=1)) * (n + 1) / n
     order = np.argsort(-pi, kind="stable")
     parts = [replace(parts[c], weight=float(pi[c])) for c in order]
     return family.result(parts, value, gap, tried, steps + count)

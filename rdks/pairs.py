@@ -114,7 +114,7 @@ class PairSum(Sources):
         limit = _KEEP // max(1, len(parts) * len(pieces))
         if own is not None and self._kept[0] != own.tobytes():
             self._kept = (own.tobytes(), {})
-        kept = self._kept[1] if own is not None and hasattr(manifold, "pair_invariants") else None
+        kept = self._kept[1] if own is not None and order == 0 and hasattr(manifold, "pair_invariants") else None
 
         def part(rows):
             state = None

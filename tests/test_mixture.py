@@ -256,6 +256,37 @@ def test_what_is_worth_nothing_is_dropped():
     assert len(est.mixture_.components) <= 3
 
 
+@pytest.mark.parametrize("manifold, least", [(Box([(-5, 5)] * 2), 1e-4), (Euclidean(2), 1e-4), (Circle(), 0.05)],
+                         ids=["box", "plane", "light"])
+def test_what_no_observation_reaches_has_the_weight_of_one(manifold, least, monkeypatch):
+    """Where narrow kernels fit best, the law that reaches everywhere is kept, however light, at the cost of a nat."""
+    monkeypatch.setattr("rdks.mixture._LEAST", least)
+    n = 200
+    X = np.random.default_rng(21).uniform(0.1, 0.5, (n, manifold.dim))
+    data = sources(manifold, manifold.embed(X), np.ones(n), 0.0)
+    sizes = []
+
+    def spy(logs, *args, **options):
+        sizes.append(logs.shape[1])
+        return maximise_weights(logs, *args, **options)
+
+    monkeypatch.setattr("rdks.mixture.maximise_weights", spy)
+    mixture, Z, weight, time, _ = fit_mixture(data)
+    assert sizes[0] == mixture.n_tried and sizes[1] <= 1 / least + 1  # the others are dropped all the same
+    wide = [part for part in mixture.components if part.kind == "uniform" or (part.bandwidth or 0.0) > 1]
+    assert len(wide) == 1 and wide[0].kind == ("fixed" if manifold == Euclidean(2) else "uniform")
+    # from below the bound of the weights that expectation-maximisation leaves alone, up to where it stops
+    assert (1 - 2e-5) / (n + 1) <= wide[0].weight < 3 / n
+    far = data.like(Z, weight, time).evaluate(manifold.embed(np.full((1, manifold.dim), 3.0))).log_density[0]
+    if wide[0].kind == "uniform":
+        bound = -manifold.log_volume
+    else:
+        bound = -np.log(2 * np.pi * wide[0].bandwidth**2) - (2.9 / wide[0].bandwidth) ** 2  # from the farthest
+    assert far >= bound - np.log(n + 1) - 1e-4
+    best = max(data.leave_one_out(h * h).mean() for h in np.geomspace(0.01, 0.5, 9)) + np.log(n / (n - 1))
+    assert best - 1.01 / n < mixture.log_likelihood < best + 0.1
+
+
 def test_the_uniform_law_is_a_source_of_long_time():
     X = np.concatenate([np.eye(3), -np.eye(3)])
     est = RDKSEstimator(Sphere(2), bandwidth="mixture").fit(X)

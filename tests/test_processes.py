@@ -25,6 +25,7 @@ from rdks.manifolds import (
 from rdks.sampling import (
     ScoreModel,
     denoise,
+    diffuse,
     geodesic_random_walk,
     langevin,
     log_likelihood,
@@ -48,7 +49,8 @@ CHARTS = {**SPACES, "earth": (Sphere(2, coords="latlon_deg", radius=6371.0), 250
 
 def fitted(name, n=7):
     manifold, h = CHARTS[name]
-    engine = "spectral" if name in ("sphere", "torus", "box", "rotations", "earth") else "auto"  # one pass serves all times: faster here
+    # one pass serves all times
+    engine = "spectral" if name in ("sphere", "torus", "box", "rotations", "earth") else "auto"
     X = manifold.unembed(manifold.random(n, np.random.default_rng(3)))
     return RDKSEstimator(manifold, bandwidth=h, engine=engine).fit(X, sample_weight=np.arange(1.0, n + 1))
 
@@ -238,12 +240,40 @@ def test_trajectories():
         assert path.points.shape == (5, 50, 3) and np.all(np.diff(path.times) < 0) and path.times[-1] == 0
         assert path.times[0] == pytest.approx(mixing_time(Sphere(2)))
         assert np.allclose(np.linalg.norm(path.points, axis=2), 1)
-    assert np.array_equal(reverse_sde(est, 50, random_state=0).shape, (50, 3))
+    # of the times asked for
+    path = reverse_sde(est, 4, keep=[0.2, 1.0], random_state=0)
+    assert path.times.tolist() == [1.0, 0.2] and path.points.shape == (2, 4, 3)
+    assert probability_flow(est, 4, keep=[0.2, 1.0], random_state=0).points.shape == (2, 4, 3)
     # noise is uniform at first, and the law at the time of each frame is the model's own
     path = reverse_sde(est, 2000, keep=4, random_state=1)
     for t, X in zip(path.times, path.points, strict=True):
         truth = est.score_samples(est.manifold_.unembed(est._draw(8000, t, np.random.default_rng(0))), t=t)
         assert kstest(est.score_samples(X, t=t), truth).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("method", ["midpoint", "euler"])
+def test_what_is_kept_is_a_path(method):
+    # of one observation on the line: neighbours in time are correlated as Brownian motion is, sqrt(v' / v)
+    est = RDKSEstimator("euclidean", bandwidth=1.0).fit(np.zeros((1, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        path = reverse_sde(est, 20_000, method=method, max_time=15.0, n_steps=4, keep=5, random_state=0)
+    for k in range(4):
+        expected = np.sqrt((path.times[k + 1] + 1) / (path.times[k] + 1))
+        assert abs(np.corrcoef(path.points[k, :, 0], path.points[k + 1, :, 0])[0, 1] - expected) < 4 / np.sqrt(20_000)
+
+
+def test_the_forward_process():
+    rng = np.random.default_rng(0)
+    X = Sphere(2).random(1, rng).repeat(20_000, axis=0)
+    path = diffuse(Sphere(2), X, [0.5, 0.0, 0.2], random_state=1)
+    assert path.times.tolist() == [0.0, 0.2, 0.5] and np.allclose(path.points[0], X)
+    along = np.einsum("tni,mni->tm", path.points, path.points) / len(X)  # E cos(angle) = exp(-t)
+    assert np.abs(along - np.exp(-np.abs(path.times[:, None] - path.times))).max() < 4 / np.sqrt(len(X))
+    with pytest.raises(ValueError, match="times"):
+        diffuse(Sphere(2), X, [-1.0])
+    with pytest.raises(PointError):
+        diffuse("sphere", 2 * X, [1.0])
 
 
 def test_terminal_laws():
@@ -287,6 +317,7 @@ def test_bad_input():
         log_likelihood(Stranger(est, _kernel_time=0.0), X)
     for options, what in [({"method": "magic"}, "method"), ({"n_steps": 0}, "n_steps"), ({"tol": 2}, "tol"),
                           ({"max_time": -1.0}, "max_time"), ({"keep": 1}, "keep"),
+                          ({"keep": [50.0]}, "keep"), ({"keep": 9, "n_steps": 4}, "at least 8 steps"),
                           ({"corrector_steps": -1}, "corrector")]:
         with pytest.raises(ValueError, match=what):
             reverse_sde(est, 5, **options)

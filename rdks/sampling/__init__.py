@@ -3,6 +3,7 @@
 ======================================  =======================================================
 :func:`heat_sample`                     exact steps of Brownian motion
 :func:`geodesic_random_walk`            approximate ones, where there are no exact ones
+:func:`diffuse`                         the forward process of points: data turned into noise
 :func:`reverse_sde`                     draws: noise turned into data, with fresh noise in every step
 :func:`probability_flow`                draws: noise turned into data along deterministic curves
 :func:`transport`                       points carried along these curves from one noise level to another
@@ -16,9 +17,9 @@ The last six take any :class:`ScoreModel`, of this package or not. The first two
 from __future__ import annotations
 
 from .flow import log_likelihood, probability_flow, transport
-from .models import ScoreModel, mixing_time
-from .reverse import Trajectory, denoise, langevin, reverse_sde
+from .models import ScoreModel, Trajectory, mixing_time
+from .reverse import denoise, diffuse, langevin, reverse_sde
 from .steps import geodesic_random_walk, heat_sample
 
-__all__ = ["ScoreModel", "Trajectory", "denoise", "geodesic_random_walk", "heat_sample", "langevin", "log_likelihood",
-           "mixing_time", "probability_flow", "reverse_sde", "transport"]
+__all__ = ["ScoreModel", "Trajectory", "denoise", "diffuse", "geodesic_random_walk", "heat_sample", "langevin",
+           "log_likelihood", "mixing_time", "probability_flow", "reverse_sde", "transport"]

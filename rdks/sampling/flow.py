@@ -21,13 +21,15 @@ from sklearn.exceptions import ConvergenceWarning
 from .. import _validation as validation
 from ..errors import ScoreError
 from ..manifolds import Manifold
-from .models import Field, Terminal, points_of
-from .reverse import Trajectory, frames, point_count
+from .models import Field, Terminal, Trajectory, points_of, progress
+from .reverse import frames, point_count
 
 __all__ = ["log_likelihood", "probability_flow", "transport"]
 
 # Points whose curves are solved for together: they share their steps.
 _ROWS = 4096
+# A speed that makes a solver take its step again.
+_TOO_FAST = 1e30
 # What is not right to this is an error.
 _LOOSE = 1e-2
 # Times at which an invariant law may replace the model's, for likelihoods: its error is this.
@@ -93,6 +95,9 @@ def _solve(field, Z, start, stop, tol, rates=None, keep=None, step=None):
         def speed(u, state, n=n, rows=rows):
             t = max(np.exp(u) - age, field.least)
             points = _onto(manifold, state[:n * width].reshape(n, width))
+            if not np.isfinite(points).all():
+                # a step so long that it leaves the half-space: the solver finds its error to be large, and shortens it
+                return np.full(state.size, _TOO_FAST)
             if rates is None:
                 V = _velocity(manifold, points, field(points, t)[0])
                 return (np.exp(u) * V).ravel()
@@ -180,8 +185,8 @@ def probability_flow(model, n_samples=1, *, t=None, tol=1e-4, max_time=None, ter
         Error allowed of a point, in units of the root of `t` (of the bandwidth, for a fitted density).
     max_time, terminal
         Where the flow starts, see :func:`reverse_sde`.
-    keep : int
-        If positive, the number of times at which points are kept; a :class:`Trajectory` is returned then.
+    keep : int or sequence of float
+        Times at which points are kept, see :func:`reverse_sde`; a :class:`Trajectory` is returned then.
     random_state : None, int, RandomState or Generator
     verbose : bool
         Show a progress bar.
@@ -210,20 +215,18 @@ def probability_flow(model, n_samples=1, *, t=None, tol=1e-4, max_time=None, ter
     >>> bool(abs(Y.mean() - 1.0) < 0.05 and abs(Y.std() - 0.2) < 0.03)
     True
     """
-    from tqdm.auto import tqdm
-
     n, tol = point_count(n_samples), _check_tol(tol)
     field = Field(model, t)
     end = Terminal(field, max_time, terminal)
     m = field.manifold
     Z = end.sample(n, validation.as_generator(random_state))
-    times = frames(field, end.time, keep) if keep else None
-    with tqdm(total=n, desc="probability flow", unit=" points", disable=not verbose) as bar:
+    times = frames(field, end.time, keep) if np.ndim(keep) or keep else None
+    with progress(verbose, n, "probability flow", "point") as bar:
         if n:
             Z, _ = _solve(field, Z, end.time, field.stop, tol, keep=times, step=bar.update)
-        elif keep:
-            Z = np.broadcast_to(Z, (keep, *Z.shape))
-    if not keep:
+        elif times is not None:
+            Z = np.broadcast_to(Z, (len(times), *Z.shape))
+    if times is None:
         return m.unembed(Z)
     return Trajectory(times, np.stack([m.unembed(z) for z in Z]))
 

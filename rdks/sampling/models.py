@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from .. import _validation as validation
 from ..errors import ScoreError, UnsupportedError
 from ..manifolds import Manifold
 
-__all__ = ["Field", "ScoreModel", "Terminal", "mixing_time", "points_of"]
+__all__ = ["Field", "ScoreModel", "Terminal", "Trajectory", "mixing_time", "points_of", "progress"]
 
 # Length, in units of the injectivity radius or of 1, by which tangent vectors are carried between charts.
 _SHORT = 0.1
@@ -41,6 +41,20 @@ class ScoreModel(Protocol):
 
     def score_field(self, X, t=None):
         """Return gradients of the log density at time `t`, tangent vectors in the layout of the points `X`."""
+
+
+class Trajectory(NamedTuple):
+    """Points on their way from noise to data, or from data to noise.
+
+    Attributes
+    ----------
+    times : ndarray, shape (k,)
+        Falling from noise to data, ascending from data to noise.
+    points : ndarray, shape (k, n_samples, *point_shape)
+    """
+
+    times: np.ndarray
+    points: np.ndarray
 
 
 class Field:
@@ -257,3 +271,12 @@ def points_of(field, X):
         raise ValueError(f"X has the shape {X.shape}: expected one point per row" if X.ndim < 2 else
                          f"X[{bad[0]}] = {X[bad[0]]} is not finite")
     return validation.as_points(field.manifold, X.reshape(len(X), -1), "raise"), X.shape
+
+
+def progress(verbose, total, what, unit):
+    """Return a progress bar that counts to `total`; one that shows nothing unless `verbose`."""
+    if verbose:
+        from tqdm.auto import tqdm  # which warns in notebooks that lack its widgets, so only on request
+    else:
+        from tqdm import tqdm
+    return tqdm(total=total, desc=what, unit=f" {unit}s", disable=not verbose)

@@ -10,16 +10,15 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from .. import _validation as validation
-from .models import Field, Terminal, points_of
+from .models import Field, Terminal, Trajectory, points_of, progress
 from .steps import heat_sample
 
-__all__ = ["Trajectory", "denoise", "frames", "langevin", "point_count", "reverse_sde", "steps_for"]
+__all__ = ["denoise", "diffuse", "frames", "langevin", "point_count", "reverse_sde", "steps_for"]
 
 #: Ways to take a step.
 METHODS = ("midpoint", "euler")
@@ -32,20 +31,6 @@ _POOR = 0.1
 _CORRECT = 0.1
 
 
-class Trajectory(NamedTuple):
-    """Points on their way from noise to data.
-
-    Attributes
-    ----------
-    times : ndarray, shape (k,)
-        Falling, from noise to data.
-    points : ndarray, shape (k, n_samples, *point_shape)
-    """
-
-    times: np.ndarray
-    points: np.ndarray
-
-
 def point_count(n_samples):
     """Return a number of samples as an int, after checking it."""
     if not isinstance(n_samples, numbers.Integral) or isinstance(n_samples, bool) or n_samples < 0:
@@ -54,11 +39,19 @@ def point_count(n_samples):
 
 
 def frames(field, start, keep):
-    """Return `keep` falling times from `start` to where the field stops, even in the logarithm of the kernels' age."""
-    if not isinstance(keep, numbers.Integral) or keep < 2:
-        raise ValueError(f"keep = {keep!r}: expected 0, or a number of times >= 2")
-    age = field.smoothed
-    times = np.geomspace(start + age, _age(field), keep) - age
+    """Return the falling times at which points are kept, from `start` to where the field stops.
+
+    `keep` is their number, even in the logarithm of the kernels' age, or the times.
+    """
+    if np.ndim(keep):
+        times = np.sort(np.asarray(keep, dtype=float))[::-1]
+        if times.ndim != 1 or not len(times) or not (field.stop <= times[-1] and times[0] <= start):
+            raise ValueError(f"keep = {keep!r}: expected times from {field.stop:.4g} to {start:.4g}, where the process "
+                             "runs")
+        return times
+    if not isinstance(keep, numbers.Integral) or isinstance(keep, bool) or keep < 2:
+        raise ValueError(f"keep = {keep!r}: expected 0, a number of times >= 2, or times")
+    times = np.geomspace(start + field.smoothed, _age(field), keep) - field.smoothed
     times[0], times[-1] = start, field.stop
     return times
 
@@ -106,8 +99,9 @@ def reverse_sde(model, n_samples=1, *, t=None, method="midpoint", n_steps=None, 
     corrector_steps : int
         Steps of Langevin's after each step, at the time reached (a predictor-corrector scheme): they mend the law of
         steps that are too coarse, but no score.
-    keep : int
-        If positive, the number of times at which points are kept; a :class:`Trajectory` is returned then.
+    keep : int or sequence of float
+        Number of times at which points are kept, even in the logarithm of the time from the beginning to the end, or
+        these times; a :class:`Trajectory` is returned then. Steps end at these times.
     random_state : None, int, RandomState or Generator
     verbose : bool
         Show a progress bar.
@@ -145,13 +139,11 @@ def reverse_sde(model, n_samples=1, *, t=None, method="midpoint", n_steps=None, 
     >>> bool(abs(Y.mean() - 1.0) < 0.05 and abs(Y.std() - 0.2) < 0.03)
     True
     """
-    from tqdm.auto import tqdm
-
     if method not in METHODS:
         raise ValueError(f"method = {method!r}: expected one of {METHODS}")
     if not isinstance(tol, numbers.Real) or isinstance(tol, bool) or not 0 < tol < 1:
         raise ValueError(f"tol = {tol!r}: expected a number between 0 and 1")
-    for name, value, least in (("n_steps", n_steps, 1), ("corrector_steps", corrector_steps, 0), ("keep", keep, 0)):
+    for name, value, least in (("n_steps", n_steps, 1), ("corrector_steps", corrector_steps, 0)):
         if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least):
             raise ValueError(f"{name} = {value!r}: expected an integer >= {least}")
     n, rng = point_count(n_samples), validation.as_generator(random_state)
@@ -159,41 +151,32 @@ def reverse_sde(model, n_samples=1, *, t=None, method="midpoint", n_steps=None, 
     end = Terminal(field, max_time, terminal)
     m = field.manifold
     walk = _Walk(field, rng)
-    first, last = (float(m.clock(time)[1]) + field.smoothed for time in (end.time, field.stop))
     _age(field)
-    span = math.log(first / last)
+    span = math.log(walk.age(end.time) / walk.age(field.stop))
     count = steps_for(method, tol, span) if n_steps is None else int(n_steps)
+    shown = frames(field, end.time, keep) if np.ndim(keep) or keep else np.array([field.stop])
+    stages = np.concatenate([[end.time], shown]) if shown[0] < end.time else shown
+    if n_steps is not None and n_steps < len(stages) - 1:
+        raise ValueError(f"keep = {keep!r}: points at {len(stages)} times need at least {len(stages) - 1} steps, and "
+                         f"n_steps = {n_steps}")
     order, cost = _COST[method]
     expected = cost * (span / count) ** order
     if expected > _POOR and span > 0:
         warnings.warn(f"{count} steps of the reverse diffusion from t = {end.time:.3g} to {field.stop:.3g}: an error "
                       f"of about {min(expected, 1.0):.2g} in total variation is to be expected. "
                       f"{steps_for(method, 0.01, span)} steps bring it to 0.01", ConvergenceWarning, stacklevel=2)
-    # ages of the kernels on the clock of Brownian motion
-    ages = np.geomspace(first, last, count + 1)
-    times = m.time_at(ages - field.smoothed)
-    times[0], times[-1] = end.time, field.stop
-    shown = frames(field, end.time, keep) if keep else ()
-    kept = []
+    # what serves the last time serves all of them: coefficients of a spectral sum, for one
     Z = end.sample(n, rng)
     if n:
-        # what serves the last time serves all of them: coefficients of a spectral sum, for one
         field(Z[:1], field.stop)
-    Z = Z / m.clock(end.time)[0]
-    step = walk.midpoint if method == "midpoint" else walk.euler
-    with tqdm(total=count, desc="reverse diffusion", unit=" steps", disable=not verbose) as bar:
-        for k in range(count):
-            while len(kept) < len(shown) and times[k] <= shown[len(kept)]:
-                kept.append((times[k], walk.settled(Z, times[k])))
-            Z = step(Z, ages[k], ages[k + 1], k + 1 == count)
-            for _ in range(corrector_steps):
-                Z = walk.langevin(walk.settle(Z), times[k + 1], _CORRECT * ages[k + 1])
-            bar.update()
-    Z = walk.settled(Z, field.stop)
-    if not keep:
-        return m.unembed(Z)
-    kept += [(field.stop, Z)] * (len(shown) - len(kept))
-    return Trajectory(np.array([time for time, _ in kept]), np.stack([m.unembed(points) for _, points in kept]))
+    Z, path = Z / m.clock(end.time)[0], []
+    with progress(verbose, count, "reverse diffusion", "step") as bar:
+        for k, time in enumerate(stages):
+            if k:
+                Z = walk.stage(Z, stages[k - 1], time, method, count / max(span, 1e-300), corrector_steps, bar.update)
+            path.append(m.unembed(m.clock(time)[0] * Z))
+    path = path[len(stages) - len(shown):]
+    return Trajectory(shown, np.stack(path)) if np.ndim(keep) or keep else path[-1]
 
 
 class _Walk:
@@ -201,7 +184,6 @@ class _Walk:
 
     def __init__(self, field, rng):
         self.field, self.manifold, self.rng = field, field.manifold, rng
-        self.owed = 0.0  # time of a random step that the next one will take along
 
     def noise(self, Z, u):
         """Take a step of Brownian motion of time u, exact where the manifold can."""
@@ -212,47 +194,94 @@ class _Walk:
             return Z + math.sqrt(u) * self.rng.standard_normal(Z.shape)
         return heat_sample(m, Z, u, self.rng)
 
-    def settle(self, Z):
-        """Take the random step that is owed."""
-        Z, self.owed = self.noise(Z, self.owed), 0.0
-        return Z
+    def age(self, t):
+        """Return the variance of the kernels at time t on the clock of Brownian motion."""
+        return float(self.manifold.clock(t)[1]) + self.field.smoothed
 
-    def settled(self, Z, t):
-        """Return the points as the process has them at time t; a random step that is owed is taken for a copy."""
-        if self.owed:
-            Z = self.noise(Z, self.owed)
-        return self.manifold.clock(t)[0] * Z
+    def stage(self, Z, start, stop, method, density, corrector_steps, tick):
+        """Go from one time to another in geometric progression of the age, with so many steps in an e-fold."""
+        first, last = self.age(start), self.age(stop)
+        count = max(1, round(density * math.log(first / last))) if first > last else 0
+        ages = np.geomspace(first, last, count + 1)
+        step, owed = (self.midpoint, 0.0) if method == "midpoint" else (self.euler, 0.0)
+        for age, after in zip(ages[:-1], ages[1:], strict=True):
+            Z, owed = step(Z, age, after, owed)
+            for _ in range(corrector_steps):
+                Z, owed = self.langevin(self.noise(Z, owed), after, _CORRECT * after), 0.0
+            tick()
+        return self.noise(Z, owed)
 
     def score(self, Z, age):
         """Return the score in the coordinates of Brownian motion."""
         m = self.manifold
+        if not len(Z):
+            return Z
         t = max(float(m.time_at(age - self.field.smoothed)), self.field.least)
         scale = m.clock(t)[0]
         return scale * self.field(scale * Z, t)[0]
 
-    def euler(self, Z, age, after, last):
-        delta = age - after
-        if not len(Z):
-            return Z
-        return self.noise(self.manifold.exp(Z, delta * self.score(Z, age)), delta * after / age)
+    # steps return the points and the time of a random step that is owed to them, which the next one takes along
 
-    def midpoint(self, Z, age, after, last):
+    def euler(self, Z, age, after, owed):
+        delta = age - after
+        Z = self.noise(Z, owed)
+        return self.noise(self.manifold.exp(Z, delta * self.score(Z, age)), delta * after / age), 0.0
+
+    def midpoint(self, Z, age, after, owed):
         m, delta, q = self.manifold, age - after, after / age
-        if not len(Z):
-            return Z
         noise = delta * q / (1 + q * q)
-        self.owed += noise  # with what the step before has left
-        Z = self.settle(Z)
+        Z = self.noise(Z, owed + noise)
         middle = m.exp(Z, 0.5 * delta * self.score(Z, age))
         back = m.log(middle, Z)
-        Z = m.exp(middle, back + delta * self.score(middle, 0.5 * (age + after)))
-        self.owed = noise
-        return self.settle(Z) if last else Z
+        return m.exp(middle, back + delta * self.score(middle, 0.5 * (age + after))), noise
 
-    def langevin(self, Z, t, u):
-        """Take a step of Langevin's of time u at the law of time t."""
-        return self.noise(self.manifold.exp(Z, 0.5 * u * self.score(Z, float(self.manifold.clock(t)[1])
-                                                                    + self.field.smoothed)), u)
+    def langevin(self, Z, age, u):
+        """Take a step of Langevin's of time u at the law of an age."""
+        return self.noise(self.manifold.exp(Z, 0.5 * u * self.score(Z, age)), u)
+
+
+def diffuse(manifold, X, times, *, random_state=None):
+    """Run the forward process from points: data turned into noise.
+
+    Parameters
+    ----------
+    manifold : Manifold
+    X : array-like, shape (n, p) or (n, *point_shape)
+        Points at time 0.
+    times : sequence of float
+        Times >= 0, at which the points are returned; in ascending order in the result.
+    random_state : None, int, RandomState or Generator
+
+    Returns
+    -------
+    Trajectory
+        Each step is exact, so that the law at each time is, and that of points at several times.
+
+    Raises
+    ------
+    ValueError
+        If a time is negative or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rdks.manifolds import Circle
+    >>> from rdks.sampling import diffuse
+    >>> path = diffuse(Circle(), np.ones((1000, 1)), [0.0, 0.01], random_state=0)
+    >>> path.points.shape, bool(abs(path.points[1].std() - 0.1) < 0.01)
+    ((2, 1000, 1), True)
+    """
+    manifold = validation.as_manifold(manifold, int(np.prod(np.shape(X)[1:])))
+    times = np.sort(np.atleast_1d(np.asarray(times, dtype=float)))
+    if times.ndim != 1 or not ((times >= 0) & (times < np.inf)).all():
+        raise ValueError(f"times = {times!r}: expected finite numbers >= 0")
+    X = np.asarray(validation.as_numbers(X, manifold), dtype=float)
+    Z = validation.as_points(manifold, X.reshape(len(X), -1), "raise")
+    rng, before, path = validation.as_generator(random_state), 0.0, []
+    for t in times:
+        Z, before = (heat_sample(manifold, Z, float(t - before), rng) if t > before else Z), t
+        path.append(manifold.unembed(Z))
+    return Trajectory(times, np.stack(path))
 
 
 def langevin(model, X, t=None, *, n_steps=100, step_size=None, random_state=None, verbose=False):
@@ -293,8 +322,6 @@ def langevin(model, X, t=None, *, n_steps=100, step_size=None, random_state=None
     >>> bool(abs(Y.mean() - 1.0) < 0.05 and abs(Y.std() - 0.2) < 0.03)
     True
     """
-    from tqdm.auto import tqdm
-
     field = Field(model, t)
     m = field.manifold
     Z, shape = points_of(field, X)
@@ -308,8 +335,10 @@ def langevin(model, X, t=None, *, n_steps=100, step_size=None, random_state=None
         raise ValueError(f"step_size = {step_size!r}: expected a positive finite number")
     walk = _Walk(field, validation.as_generator(random_state))
     Z = Z / scale
-    for _ in tqdm(range(n_steps), desc="Langevin", unit=" steps", disable=not verbose):
-        Z = walk.langevin(Z, field.stop, float(step_size))
+    with progress(verbose, n_steps, "Langevin", "step") as bar:
+        for _ in range(n_steps):
+            Z = walk.langevin(Z, clock + field.smoothed, float(step_size))
+            bar.update()
     return m.unembed(scale * Z).reshape(shape)
 
 

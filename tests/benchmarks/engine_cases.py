@@ -17,7 +17,7 @@ from rdks.choice import AutoSum, choose_engine, expected_seconds
 from rdks.engines import DirectSum
 from rdks.harmonics import degree_for
 from rdks.manifolds import SO3, Box, Euclidean, Sphere, Torus
-from rdks.sampling import heat_sample
+from rdks.sampling import heat_sample, log_likelihood
 from rdks.spectral import SpectralSum, accuracy
 
 __all__ = ["CASES"]
@@ -273,6 +273,32 @@ def stream(quick):
                      note=f"half way {half:.0f} MiB; cells of the summary fill up"), 1.1)
 
 
+# diffusion models
+
+
+def processes(quick):
+    """Draws on the sphere by the reverse diffusion of a fit, in wall seconds on all cores; likelihoods by its flow."""
+    n, rng = (2000 if quick else 10_000), np.random.default_rng(0)
+    draw = clusters(Sphere(2), rng)
+    X = draw(n)
+    warm_up()
+    for h in (0.1, 0.05, 0.03):
+        est = RDKSEstimator(Sphere(2), bandwidth=h, n_jobs=-1).fit(X)
+        seconds = []
+        for seed in range(3):
+            start = time.perf_counter()
+            est.sample(n, random_state=seed, method="reverse_sde")
+            seconds.append(time.perf_counter() - start)
+        what = f"reverse diffusion S2 h={h:g}: draws from a fit, wall, {os.cpu_count()} cores"
+        yield at_most(Row(what, size_of(n, n), min(seconds), None, "s",
+                          note=f"of 3: {', '.join(f'{x:.2f}' for x in seconds)}"), 5)
+    est = RDKSEstimator(Sphere(2), bandwidth=0.1).fit(X)
+    few = draw(200)
+    off = float(np.abs(log_likelihood(est, few) - est.score_samples(few)).max())
+    yield at_most(Row("probability flow S2 h=0.1: log density of the flow minus that of the fit", size_of(n, len(few)),
+                      off, None, "nats"), 1e-6)
+
+
 # the choice of an engine
 
 SPACES = {"S2": Sphere(2), "T2": Torus(2), "SO3": SO3(), "S10": Sphere(10), "R2": Euclidean(2),
@@ -356,4 +382,4 @@ def choice(quick, only=None):
 
 
 CASES = {"spectral": spectral, "torus": torus, "criteria": criteria, "narrow": narrow, "million": million,
-         "stream": stream, "choice": choice}
+         "stream": stream, "processes": processes, "choice": choice}

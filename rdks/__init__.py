@@ -29,6 +29,7 @@ Map
 :mod:`rdks.sampling`    drawing points: steps of Brownian motion, reverse diffusion, probability flow, likelihoods
 ``OperatorScoreMatching``  the score of noisy data in closed form (:mod:`rdks.score_matching`; :mod:`rdks.eigenbases`:
                         its regressors)
+``NeuralScoreMatching``  the same by a network, with torch (:mod:`rdks.neural`)
 :mod:`rdks.variance`    targets and losses of score matching with little noise
 :mod:`rdks.memorisation`  whether samples repeat the data
 :mod:`rdks.wiener`      an alternative: coefficients shrunk level by level
@@ -45,14 +46,18 @@ from __future__ import annotations
 
 from .estimator import RDKSEstimator
 
-__all__ = ["OperatorScoreMatching", "RDKSEstimator", "__version__"]
+__all__ = ["NeuralScoreMatching", "OperatorScoreMatching", "RDKSEstimator", "__version__"]
 __version__ = "0.5.0"
 
 
 def __getattr__(name):
-    if name == "OperatorScoreMatching":  # loaded when it is asked for
+    # loaded when they are asked for
+    if name == "OperatorScoreMatching":
         from .score_matching import OperatorScoreMatching
         return OperatorScoreMatching
+    if name == "NeuralScoreMatching":
+        from .neural import NeuralScoreMatching
+        return NeuralScoreMatching
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -48,7 +48,9 @@ def test_every_module_has_a_rank():
 def test_arrows_point_down():
     for name, tree in modules():
         mine = RANK[name.split(".")[0]]
-        for target, _ in imports(tree, name):
+        for target, at_top in imports(tree, name):
+            if name == "__init__" and not at_top:
+                continue  # the front door shows all rooms, and enters those upstairs when asked to
             if target.startswith("rdks.") and name.split(".")[0] != target.split(".")[1]:
                 # a name that is no module comes from rdks/__init__.py
                 assert RANK.get(target.split(".")[1], RANK["__init__"]) < mine, f"rdks.{name} imports {target}"

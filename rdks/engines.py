@@ -36,6 +36,8 @@ _SERIAL = 5_000_000
 _ROWS = 65536
 # With more queries and sources than this, queries are put in an order too, so that neighbours share what they read.
 _FEW, _MANY = 64, 16384
+# A kernel that is exp(-_NOTHING) of its peak, or a few powers of 1/sqrt(t) more on a sphere, adds nothing to that peak.
+_NOTHING = 100.0
 # A sum is recomputed in the log domain where what it lacks could change it by more than this.
 _TRUST = 1e-12
 # Likewise its derivatives, in units of 1/sqrt(t) and 1/t, of which tables have fewer digits.
@@ -81,6 +83,22 @@ def _run(part, todo, workers):
     else:
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(part, todo))
+
+
+def _log_to_itself(manifold, Z, t):
+    """Return the log kernel from each point to itself; shape (n,)."""
+    if manifold.kernel != "factors" or manifold.has_drift or manifold.n_images == 1:
+        return manifold.log_heat_kernel(Z, Z, t)
+    # most points are far from all their images, whose kernels need not be known then
+    factors, zero = list(manifold.pieces()), np.zeros(1)
+    out = np.full(len(Z), manifold.log_unit + sum(float(f.log_kernel(zero, t)[0]) for f, _ in factors))
+    for image in manifold.images(Z)[1:]:
+        r = np.array([f.dist(image[:, s], Z[:, s]) for f, s in factors])
+        near = np.flatnonzero((r * r).sum(axis=0) <= 2 * t * _NOTHING)
+        if near.size:
+            log_k = sum(f.log_kernel(x, t) - x * x / (2 * t) for (f, _), x in zip(factors, r[:, near], strict=True))
+            out[near] = np.logaddexp(out[near], manifold.log_unit + log_k)
+    return out
 
 
 class Sources:
@@ -206,7 +224,7 @@ class Sources:
         for tau in np.unique(time):
             here = time == tau
             W = Z[here][:1] if self.manifold.is_homogeneous else Z[here]
-            out[here] = self.manifold.log_heat_kernel(W, W, float(tau) + t)
+            out[here] = _log_to_itself(self.manifold, W, float(tau) + t)
         return out
 
     def log_overlap(self, t):

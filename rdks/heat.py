@@ -58,6 +58,8 @@ where the trapezoid rule converges geometrically, the integrand being analytic f
 """
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.special import gammaln
 
@@ -180,7 +182,14 @@ def log_sphere(r, t, dim):
         weight = sphere_levels(dim, t)
         if weight[1:].sum() < 0.5:
             return (_log_series(r, weight, dim) + 0.5 * r * r / t).reshape(shape)
-    return _log_contour(r, t, dim).reshape(shape)
+    return (_log_wrapped(r, t) if dim == 1 else _log_contour(r, t, dim)).reshape(shape)
+
+
+def _log_wrapped(r, t):
+    """Sum Gaussians around the circle; those left out are below exp(-40) of the first."""
+    most = math.ceil(0.5 + math.sqrt(0.25 + 20 * t / math.pi**2))
+    others = sum(np.exp(-2 * np.pi * m * (r + np.pi * m) / t) for m in range(-most, most + 1) if m)
+    return np.log1p(others) - 0.5 * math.log(2 * math.pi * t)
 
 
 def _log_series(r, weight, dim):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections import OrderedDict
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +42,7 @@ _FORGOTTEN = 20.0
 # Above this number of functions two parts of the data are enough to compare levels by.
 _MANY = 1000
 # Functions with which the choice of a level begins.
-_FIRST = 300
+_FIRST = 80
 # Solutions that are kept by time.
 _KEPT = 32
 # A panel of the interpolation in log t is a factor of this.
@@ -53,7 +53,7 @@ _CURVE_NODES = (4, 8, 16, 32)
 # An automatic smallest time is this part of the square of the bandwidth of greatest leave-one-out likelihood.
 _SHARE = 0.75
 # Tolerance of the flow for densities.
-_FLOW_TOL = 1e-7
+_FLOW_TOL = 1e-8
 # Points at which levels are compared by the likelihood of the flow, at most and at least, and the tolerance of that.
 _HELD, _FEW_HELD, _HELD_TOL = 1000, 100, 1e-4
 # Step of differences of gradients.
@@ -606,8 +606,8 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
     def partial_fit(self, X, y=None, sample_weight=None):
         """Add data to the fit: sums of eigenfunctions are all that is kept of them.
 
-        The first block fixes the manifold, its standardisation, `min_time` and the largest level; a level and a ridge
-        are chosen again.
+        The first block fixes the manifold, its standardisation, `min_time` and the largest level, whatever these
+        parameters are set to afterwards; a level and a ridge are chosen again.
 
         Parameters and errors as in :meth:`fit`.
 
@@ -697,8 +697,14 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
         if self.min_time != "auto":
             return float(self.min_time)
         rows = weight > 0
+        if len(np.unique(X[rows], axis=0)) < 2:
+            raise ValueError("min_time='auto' needs at least two distinct points of positive weight, found one, as "
+                             "with n_samples=1. Pass a number as min_time")
         kernels = RDKSEstimator(manifold, check_points=self.check_points, n_jobs=self.n_jobs, verbose=self.verbose)
-        h = kernels.fit(X[rows], sample_weight=weight[rows]).bandwidth_
+        with warnings.catch_warnings():
+            # of nearly normal data a wide kernel is the best model, and there is nothing wrong with that here
+            warnings.filterwarnings("ignore", message="bandwidth='lcv': the criterion is best at the high end")
+            h = kernels.fit(X[rows], sample_weight=weight[rows]).bandwidth_
         return max(_SHARE * h * h, basis.shortest_time)
 
     def _state(self, basis, sums, held, least):
@@ -708,8 +714,9 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
         if self.max_level == "auto" or ridge == "auto":
             ridges = _RIDGES if ridge == "auto" else (float(ridge),)
             if len(sums.parts()) < 2:
-                raise ValueError("max_level='auto' and ridge='auto' compare parts of the data, and need at least two "
-                                 "distinct points; found n_samples=1 or copies of one. Pass numbers")
+                raise ValueError("max_level='auto' and ridge='auto' compare parts of the data, into which rows are "
+                                 "divided by a hash of their numbers. Here all are in one part, because there are few "
+                                 "distinct points, as with n_samples=1. Pass numbers as max_level and ridge")
             size, ridge, levels, risks = _choose(basis, sums, least, ridges, self.max_level == "auto", self.verbose)
             if self.max_level == "auto" and basis.manifold.kernel != "basis" and len(held.Z) >= _FEW_HELD:
                 size, tried = self._climb(basis, sums, held, float(least), float(ridge), size)
@@ -729,7 +736,7 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
         level = int(basis.level[:size].max())
         return {"manifold_": basis.manifold, "max_level_": level, "ridge_": ridge, "min_time_": least,
                 "trusted_radius_": _trusted(basis.manifold, level), "moments_": mean, "_basis": basis, "_size": size,
-                "_solved": OrderedDict(), "_curve": _Curve(basis, mean, ridge, least, size, self.shrinkage is not None)}
+                "_solved": {}, "_curve": _Curve(basis, mean, ridge, least, size, self.shrinkage is not None)}
 
     def _climb(self, basis, sums, held, least, ridge, size):
         """Go on to higher levels as long as the likelihood of points that are held out grows.
@@ -779,12 +786,13 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
             Of the eigenfunctions up to ``max_level_``, in ascending order of decay.
         """
         t = self._time(t)
-        if t not in self._solved:
+        found = self._solved.get(t)
+        if found is None:
             system = _System(self._basis, self.moments_, t, self._size, self.shrinkage is not None)
-            self._solved[t] = system.solve(self.ridge_) / system.root
-            if len(self._solved) > _KEPT:
-                self._solved.popitem(last=False)
-        return self._solved[t]
+            found = system.solve(self.ridge_) / system.root
+            # a new dictionary: other threads may be reading the old one
+            self._solved = dict([*list(self._solved.items())[1 - _KEPT:], (t, found)])
+        return found
 
     def potential(self, X, t=None):
         r"""Evaluate the potential :math:`f_t`, whose gradient is the score (the drift's part left out).
@@ -820,8 +828,11 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
         float
         """
         system = _System(self._basis, self.moments_, self._time(t), self._size)
-        values = np.linalg.eigvalsh((1 - self.ridge_) * system.A + self.ridge_ * np.eye(self._size))
-        return float(values[-1] / values[0]) if values[0] > 0 else np.inf
+        values = np.linalg.eigvalsh(system.A)
+        if self.shrinkage is not None and (1 - self.ridge_) * values[0] + self.ridge_ <= 0:
+            values = np.maximum(values, 0.0)  # as the system that is solved is repaired
+        low, high = (1 - self.ridge_) * values[[0, -1]] + self.ridge_
+        return float(high / low) if low > 0 else np.inf
 
     def _at(self, Z, coef, order):
         """Evaluate the score of given coefficients; see :meth:`_evaluate`."""

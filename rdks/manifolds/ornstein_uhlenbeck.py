@@ -112,7 +112,8 @@ class OrnsteinUhlenbeck(Manifold):
 
     def clock(self, t):
         """Return m and u of :math:`Z_t=m\\,B_u`, B being Brownian motion from the same point: exp(-t/2), exp(t) - 1."""
-        return np.exp(-0.5 * t), np.expm1(t)
+        with np.errstate(over="ignore"):  # beyond t = 709 that clock is beyond the range of floats: inf
+            return np.exp(-0.5 * t), np.expm1(t)
 
     def time_at(self, u):
         """Return the time at which the clock of Brownian motion shows u: log(1 + u)."""

@@ -224,6 +224,10 @@ class Terminal:
             time = mixed if mixed < m.max_time else self._far()
         elif isinstance(max_time, numbers.Real) and field.stop < max_time < np.inf:
             time = float(max_time)
+            if law is None and time < mixed < np.inf and not self._knows_itself():
+                raise ValueError(f"max_time = {time:g} is below {mixed:.4g}, when {m!r} has mixed, and "
+                                 f"{type(model).__name__} cannot draw from its own law: leave max_time out, or pass "
+                                 "`terminal`, the law at that time")
         else:
             raise ValueError(f"max_time = {max_time!r}: expected a finite number above {field.stop:g}, the time at "
                              "which the process stops")
@@ -264,8 +268,13 @@ class Terminal:
 
 
 def points_of(field, X):
-    """Return embedded points of a model's manifold, after checking them, and the shape they were in."""
-    X = np.asarray(validation.as_numbers(X, field.manifold), dtype=float)
+    """Return embedded points of a model's manifold, after checking them, and the shape they were in.
+
+    Columns are taken in the order of the model's own, whatever their names.
+    """
+    X = np.atleast_1d(np.asarray(validation.as_numbers(X, field.manifold), dtype=float))
+    if not len(X):
+        raise ValueError("X has no rows: expected at least one point")
     bad = np.flatnonzero(~np.isfinite(X).reshape(len(X), -1).all(axis=1)) if X.ndim > 1 else []
     if X.ndim < 2 or len(bad):
         raise ValueError(f"X has the shape {X.shape}: expected one point per row" if X.ndim < 2 else

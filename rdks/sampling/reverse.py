@@ -65,6 +65,14 @@ def _age(field):
     return age
 
 
+def _clock(field):
+    """Return the scale and the clock of Brownian motion at the time at which the field stops."""
+    scale, clock = field.manifold.clock(field.stop)
+    if not np.isfinite(clock):
+        raise ValueError(f"t = {field.stop:g} is so large that nothing is left of the data: use a smaller time")
+    return scale, clock
+
+
 def steps_for(method, tol, span):
     """Return the number of steps for an error in total variation, over so many e-folds of time."""
     order, cost = _COST[method]
@@ -152,7 +160,8 @@ def reverse_sde(model, n_samples=1, *, t=None, method="midpoint", n_steps=None, 
     m = field.manifold
     walk = _Walk(field, rng)
     _age(field)
-    span = math.log(walk.age(end.time) / walk.age(field.stop))
+    # at a time so long that nothing is left of the data the law has been reached already
+    span = math.log(walk.age(end.time) / walk.age(field.stop)) if end.time > field.stop else 0.0
     count = steps_for(method, tol, span) if n_steps is None else int(n_steps)
     shown = frames(field, end.time, keep) if np.ndim(keep) or keep else np.array([field.stop])
     stages = np.concatenate([[end.time], shown]) if shown[0] < end.time else shown
@@ -200,8 +209,10 @@ class _Walk:
 
     def stage(self, Z, start, stop, method, density, corrector_steps, tick):
         """Go from one time to another in geometric progression of the age, with so many steps in an e-fold."""
+        if start <= stop:
+            return Z
         first, last = self.age(start), self.age(stop)
-        count = max(1, round(density * math.log(first / last))) if first > last else 0
+        count = max(1, round(density * math.log(first / last)))
         ages = np.geomspace(first, last, count + 1)
         step, owed = (self.midpoint, 0.0) if method == "midpoint" else (self.euler, 0.0)
         for age, after in zip(ages[:-1], ages[1:], strict=True):
@@ -273,10 +284,10 @@ def diffuse(manifold, X, times, *, random_state=None):
     """
     manifold = validation.as_manifold(manifold, int(np.prod(np.shape(X)[1:])))
     times = np.sort(np.atleast_1d(np.asarray(times, dtype=float)))
-    if times.ndim != 1 or not ((times >= 0) & (times < np.inf)).all():
+    if times.ndim != 1 or not times.size or not ((times >= 0) & (times < np.inf)).all():
         raise ValueError(f"times = {times!r}: expected finite numbers >= 0")
     X = np.asarray(validation.as_numbers(X, manifold), dtype=float)
-    Z = validation.as_points(manifold, X.reshape(len(X), -1), "raise")
+    Z = validation.as_points(manifold, X.reshape(len(X), int(np.prod(X.shape[1:]))), "raise")
     rng, before, path = validation.as_generator(random_state), 0.0, []
     for t in times:
         Z, before = (heat_sample(manifold, Z, float(t - before), rng) if t > before else Z), t
@@ -327,7 +338,7 @@ def langevin(model, X, t=None, *, n_steps=100, step_size=None, random_state=None
     Z, shape = points_of(field, X)
     if not isinstance(n_steps, numbers.Integral) or isinstance(n_steps, bool) or n_steps < 0:
         raise ValueError(f"n_steps = {n_steps!r}: expected an integer >= 0")
-    scale, clock = m.clock(field.stop)
+    scale, clock = _clock(field)
     _age(field)
     if step_size is None:
         step_size = _CORRECT * (clock + field.smoothed)
@@ -351,7 +362,7 @@ def denoise(model, X, t):
     X : array-like, shape (n, p) or (n, *point_shape)
         Points that have diffused for a time `t` since the model's time 0.
     t : float
-        At least the model's ``min_time_``.
+        At least the model's ``min_time_``, which None stands for.
 
     Returns
     -------
@@ -378,9 +389,9 @@ def denoise(model, X, t):
     array([[0.],
            [4.]])
     """
-    field = Field(model, validation.as_time(t))
+    field = Field(model, t)
     m = field.manifold
     Z, shape = points_of(field, X)
-    scale, clock = m.clock(field.stop)
+    scale, clock = _clock(field)
     score = scale * field(Z, field.stop)[0] if len(Z) else Z
     return m.unembed(m.exp(Z / scale, clock * score)).reshape(shape)

@@ -462,3 +462,28 @@ def test_one_point_and_equal_points():
 def test_high_dimensions_are_refused():
     with pytest.raises(UnsupportedError, match="up to dimension 100"):
         log_sphere(np.zeros(1), 0.1, 101)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+@pytest.mark.parametrize("t", [0.3, 1.0])
+def test_mixture_of_beta_laws_of_the_wright_fisher_diffusion(dim, t):
+    # y = (1 - cos r) / 2 is a neutral Wright-Fisher diffusion with both mutation rates d/2 (theory eq. 10): from the
+    # pole a mixture of Beta(d/2, d/2 + m), whose weights are those of Griffiths' ancestral process
+    def weight(m):
+        def term(k):
+            if k == 0:
+                return mp.mpf(1)
+            return ((-1) ** (k - m) * (dim + 2 * k - 1) * mp.rf(dim + m, k - 1)
+                    / (mp.factorial(m) * mp.factorial(k - m)) * mp.exp(-mp.mpf(k) * (k + dim - 1) * t / 2))
+        return mp.fsum(term(k) for k in range(m, m + 90))
+
+    with mp.workdps(80):
+        q = [weight(m) for m in range(60)]
+        assert abs(mp.fsum(q) - 1) < 1e-30
+        area = 2 * mp.pi ** (mp.mpf(dim) / 2) / mp.gamma(mp.mpf(dim) / 2)  # of the sphere of one dimension less
+        for r in (0.3, 1.0, 2.5):
+            y, half = (1 - mp.cos(r)) / 2, mp.mpf(dim) / 2
+            beta = mp.fsum(q[m] * y ** (half - 1) * (1 - y) ** (half + m - 1) / mp.beta(half, half + m)
+                           for m in range(60))
+            density = beta / (2 * area * mp.sin(r) ** (dim - 2))
+            assert abs(float(mp.log(density)) - (log_sphere(r, t, dim) - r * r / (2 * t))) < 1e-12

@@ -21,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from .. import _validation as validation
 from ..errors import ScoreError
 from ..manifolds import Manifold
-from .models import Field, Terminal, Trajectory, points_of, progress
+from .models import Field, Terminal, Trajectory, log_back, points_of, progress
 from .reverse import frames, point_count
 
 __all__ = ["log_likelihood", "probability_flow", "transport"]
@@ -341,7 +341,7 @@ def _divergences(field, Z, t, probes):
         slopes = []
         for sign in (eps, -eps):
             W = m.exp(Z, sign * v)
-            along = -m.log(W, Z) / sign
+            along = -log_back(m, W, Z) / sign
             slopes.append(np.einsum("nw,nw->n", field(W, t)[0], along))
         out[:, k] = (slopes[0] - slopes[1]) / (2 * eps) * size[k, :, 0] ** 2
     return out.sum(axis=1, keepdims=True) if probes is None else out

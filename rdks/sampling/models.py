@@ -11,7 +11,7 @@ from .. import _validation as validation
 from ..errors import ScoreError, UnsupportedError
 from ..manifolds import Manifold
 
-__all__ = ["Field", "ScoreModel", "Terminal", "Trajectory", "mixing_time", "points_of", "progress"]
+__all__ = ["Field", "ScoreModel", "Terminal", "Trajectory", "log_back", "mixing_time", "points_of", "progress"]
 
 # Length, in units of the injectivity radius or of 1, by which tangent vectors are carried between charts.
 _SHORT = 0.1
@@ -138,7 +138,17 @@ def _carried(manifold, W, Z, V):
     here, there = manifold.images(W), manifold.images(Manifold.exp(manifold, W, unit))
     which = np.array([manifold._cover_dist(image, Z) for image in here]).argmin(axis=0)
     end = there[which, np.arange(len(Z))]
-    return Manifold._each(manifold, "log", Z, end) * (size / reach)[:, None]
+    return log_back(manifold, Z, end) * (size / reach)[:, None]
+
+
+def log_back(manifold, Z, W):
+    """Return initial velocities of geodesics from Z to W, near points of the covering space: not to images of W.
+
+    Beside a wall the nearest image of the point that a step came from may be its mirror image.
+    """
+    if manifold.kernel == "factors":
+        return Manifold._each(manifold, "log", Z, W)
+    return manifold.log(Z, W)
 
 
 def mixing_time(manifold, tol=_MIXED):

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from .. import _validation as validation
-from .models import Field, Terminal, Trajectory, points_of, progress
+from .models import Field, Terminal, Trajectory, log_back, points_of, progress
 from .steps import heat_sample
 
 __all__ = ["denoise", "diffuse", "frames", "langevin", "point_count", "reverse_sde", "steps_for"]
@@ -243,7 +243,7 @@ class _Walk:
         noise = delta * q / (1 + q * q)
         Z = self.noise(Z, owed + noise)
         middle = m.exp(Z, 0.5 * delta * self.score(Z, age))
-        back = m.log(middle, Z)
+        back = log_back(m, middle, Z)
         return m.exp(middle, back + delta * self.score(middle, 0.5 * (age + after))), noise
 
     def langevin(self, Z, age, u):

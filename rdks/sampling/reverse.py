@@ -214,7 +214,7 @@ class _Walk:
         first, last = self.age(start), self.age(stop)
         count = max(1, round(density * math.log(first / last)))
         ages = np.geomspace(first, last, count + 1)
-        step, owed = (self.midpoint, 0.0) if method == "midpoint" else (self.euler, 0.0)
+        step, owed = self.midpoint if method == "midpoint" else self.euler, 0.0
         for age, after in zip(ages[:-1], ages[1:], strict=True):
             Z, owed = step(Z, age, after, owed)
             for _ in range(corrector_steps):

@@ -8,9 +8,17 @@ import numpy as np
 from .errors import PointError
 from .manifolds import Manifold, from_name
 
-__all__ = ["as_generator", "as_manifold", "as_numbers", "as_points", "as_time", "as_weights", "automatic_manifold"]
+__all__ = ["as_count", "as_generator", "as_manifold", "as_numbers", "as_points", "as_time", "as_weights",
+           "automatic_manifold"]
 
 CHECK_POINTS = ("raise", "project", "ignore")
+
+
+def as_count(n_samples):
+    """Return a number of samples as an int, after checking that it is an integer >= 0."""
+    if not isinstance(n_samples, numbers.Integral) or isinstance(n_samples, bool) or n_samples < 0:
+        raise ValueError(f"n_samples = {n_samples!r}: expected an integer >= 0")
+    return int(n_samples)
 
 
 def as_generator(random_state):

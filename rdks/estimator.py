@@ -572,8 +572,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             Points in the layout that X had in `fit`.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, numbers.Integral) or n_samples < 0:
-            raise ValueError(f"n_samples = {n_samples!r}: expected an integer >= 0")
+        n_samples = validation.as_count(n_samples)
         if method not in ("direct", "reverse_sde", "probability_flow"):
             raise ValueError(f"method = {method!r}: expected 'direct', 'reverse_sde' or 'probability_flow'")
         if n_steps is not None and method != "reverse_sde":

@@ -1,7 +1,6 @@
 """What density estimators other than the heat-kernel sum share: reading of data, and quadrature on compact spaces."""
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -277,9 +276,8 @@ class Smoother(DensityMixin, BaseEstimator):
             Points in the layout that X had in `fit`.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, numbers.Integral) or isinstance(n_samples, bool) or n_samples < 0:
-            raise ValueError(f"n_samples = {n_samples!r}: expected an integer >= 0")
-        Z = self._draw(int(n_samples), validation.as_generator(random_state))
+        n_samples = validation.as_count(n_samples)
+        Z = self._draw(n_samples, validation.as_generator(random_state))
         return self.manifold_.unembed(Z).reshape(n_samples, *self._base._layout)
 
 

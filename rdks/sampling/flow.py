@@ -22,7 +22,7 @@ from .. import _validation as validation
 from ..errors import ScoreError
 from ..manifolds import Manifold
 from .models import Field, Terminal, Trajectory, log_back, points_of, progress
-from .reverse import frames, point_count
+from .reverse import frames
 
 __all__ = ["log_likelihood", "probability_flow", "transport"]
 
@@ -215,7 +215,7 @@ def probability_flow(model, n_samples=1, *, t=None, tol=1e-4, max_time=None, ter
     >>> bool(abs(Y.mean() - 1.0) < 0.05 and abs(Y.std() - 0.2) < 0.03)
     True
     """
-    n, tol = point_count(n_samples), _check_tol(tol)
+    n, tol = validation.as_count(n_samples), _check_tol(tol)
     field = Field(model, t)
     end = Terminal(field, max_time, terminal)
     m = field.manifold

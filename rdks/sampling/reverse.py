@@ -18,7 +18,7 @@ from .. import _validation as validation
 from .models import Field, Terminal, Trajectory, log_back, points_of, progress
 from .steps import heat_sample
 
-__all__ = ["denoise", "diffuse", "frames", "langevin", "point_count", "reverse_sde", "steps_for"]
+__all__ = ["denoise", "diffuse", "frames", "langevin", "reverse_sde", "steps_for"]
 
 #: Ways to take a step.
 METHODS = ("midpoint", "euler")
@@ -29,13 +29,6 @@ _COST = {"midpoint": (2, 0.1), "euler": (1, 0.2)}
 _POOR = 0.1
 # Part of the time for which a correcting step of Langevin's runs.
 _CORRECT = 0.1
-
-
-def point_count(n_samples):
-    """Return a number of samples as an int, after checking it."""
-    if not isinstance(n_samples, numbers.Integral) or isinstance(n_samples, bool) or n_samples < 0:
-        raise ValueError(f"n_samples = {n_samples!r}: expected an integer >= 0")
-    return int(n_samples)
 
 
 def frames(field, start, keep):
@@ -154,7 +147,7 @@ def reverse_sde(model, n_samples=1, *, t=None, method="midpoint", n_steps=None, 
     for name, value, least in (("n_steps", n_steps, 1), ("corrector_steps", corrector_steps, 0)):
         if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least):
             raise ValueError(f"{name} = {value!r}: expected an integer >= {least}")
-    n, rng = point_count(n_samples), validation.as_generator(random_state)
+    n, rng = validation.as_count(n_samples), validation.as_generator(random_state)
     field = Field(model, t)
     end = Terminal(field, max_time, terminal)
     m = field.manifold

@@ -9,7 +9,7 @@ from .errors import PointError
 from .manifolds import Manifold, from_name
 
 __all__ = ["as_count", "as_generator", "as_manifold", "as_numbers", "as_points", "as_time", "as_weights",
-           "automatic_manifold"]
+           "automatic_manifold", "check_number"]
 
 CHECK_POINTS = ("raise", "project", "ignore")
 
@@ -19,6 +19,15 @@ def as_count(n_samples):
     if not isinstance(n_samples, numbers.Integral) or isinstance(n_samples, bool) or n_samples < 0:
         raise ValueError(f"n_samples = {n_samples!r}: expected an integer >= 0")
     return int(n_samples)
+
+
+def check_number(name, value, *, low, high, expected):
+    """Raise ValueError unless `value` is a real number in [low, high]."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= value <= high:
+        return
+    beyond = (f" (its square must be within the range of floats: {low:g} to {high:g})"
+              if isinstance(value, numbers.Real) and 0 < value < np.inf else "")
+    raise ValueError(f"{name} = {value!r} must be {expected}{beyond}")
 
 
 def as_generator(random_state):

@@ -1,15 +1,15 @@
 """The estimator: a density on a manifold, in scikit-learn's terms."""
 from __future__ import annotations
 
-import numbers
 import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, clone
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
 
 from . import _validation as validation
 from .bandwidth import RULES, select
+from .base import ManifoldDensity
 from .choice import ENGINES, describe, sources
 from .errors import AccuracyWarning, DuplicatesWarning, UnsupportedError
 from .mixture import abramson_times, fit_knn, fit_mixture
@@ -24,16 +24,7 @@ _DIFFERENT = 500
 ADAPTIVE = (None, "knn", "abramson")
 
 
-def _number(name, value, *, low, high, expected):
-    """Raise ValueError unless `value` is a real number in [low, high]."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= value <= high:
-        return
-    beyond = (f" (its square must be within the range of floats: {low:g} to {high:g})"
-              if isinstance(value, numbers.Real) and 0 < value < np.inf else "")
-    raise ValueError(f"{name} = {value!r} must be {expected}{beyond}")
-
-
-class RDKSEstimator(DensityMixin, BaseEstimator):
+class RDKSEstimator(ManifoldDensity):
     r"""Density on a manifold by Riemannian diffusion kernel smoothing.
 
     Each observation is spread by the manifold's own heat flow for a time :math:`h^2`:
@@ -141,12 +132,6 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.three_d_array = True
-        return tags
-
     # fitting
 
     def fit(self, X, y=None, sample_weight=None, sample_bandwidth=None):
@@ -178,32 +163,25 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             point to choose from. The estimator is left as it was.
         """
         self._check_parameters()
-        X, layout, probe = self._read(X)
-        names = getattr(probe, "feature_names_in_", None)
+        read = self._observe(X, sample_weight)
+        names = read.attributes.get("feature_names_in_")
         order = validation.geographic_order(names)
-        manifold, reason = self._resolve(X, layout)
         if isinstance(self.manifold, str) and self.manifold == "auto":
             if order:
                 hint = "manifold=Sphere(2, coords='latlon_deg')" + (
                     " and the columns in the order latitude, longitude" if order == "lonlat" else "")
-                reason += f"; the columns are named like geographic coordinates: for the sphere pass {hint}"
+                read.attributes["manifold_reason_"] += ("; the columns are named like geographic coordinates: for the "
+                                                        f"sphere pass {hint}")
                 warnings.warn(f"manifold='auto' takes the columns {list(names)} as flat coordinates. For points "
                               f"of a sphere pass {hint}", UserWarning, stacklevel=2)
-        elif order == "lonlat" and getattr(manifold, "coords", "").startswith("latlon"):
-            warnings.warn(f"the columns are named {list(names)}, but {manifold!r} takes the first for the "
+        elif order == "lonlat" and getattr(read.manifold, "coords", "").startswith("latlon"):
+            warnings.warn(f"the columns are named {list(names)}, but {read.manifold!r} takes the first for the "
                           "latitude and the second for the longitude", UserWarning, stacklevel=2)
-        weight = validation.as_weights(sample_weight, len(X))
-        each = self._each_bandwidth(sample_bandwidth, weight)
-        Z = validation.as_points(manifold, X, self.check_points)
-        raw = self._gather(self._sources(manifold, Z, weight))
-        used = weight > 0
-        state = self._state(raw, len(X), None if each is None else each[used], X[used])
-        state.update(manifold_reason_=reason, _layout=layout, n_features_in_=probe.n_features_in_)
-        self._accept(state)
-        if hasattr(probe, "feature_names_in_"):
-            self.feature_names_in_ = probe.feature_names_in_
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
+        each = self._each_bandwidth(sample_bandwidth, read.weight)
+        raw = self._gather(self._sources(read.manifold, read.Z, read.weight))
+        used = read.weight > 0
+        state = self._state(raw, len(used), None if each is None else each[used], read.X[used])
+        self._accept(state | read.attributes)
         return self
 
     def partial_fit(self, X, y=None, sample_weight=None):
@@ -219,7 +197,7 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         self._check_parameters()
         self._check_growing()
         if not hasattr(self, "_raw"):
-            self._check_stream(self._resolve(*self._read(X)[:2])[0])
+            self._check_stream(self._resolve(*self._read(X)[:2], None)[0])
             return self.fit(X, y, sample_weight)
         self._check_stream(self.manifold_)
         X, _, _ = self._read(X, reset=False)
@@ -286,29 +264,26 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
 
     def _check_parameters(self):
         """Raise ValueError for parameters that cannot be right, before anything is touched."""
+        self._check_common()
         h = self.bandwidth
         if isinstance(h, str):
             if h not in ("auto", "mixture", *RULES):
                 raise ValueError(f"bandwidth = {h!r} is not a known rule; expected a positive number, "
                                  f"'auto', 'mixture' or one of {RULES}")
         else:
-            _number("bandwidth", h, low=1e-140, high=1e140,
-                    expected=f"a positive finite number, or a rule: 'auto' or one of {RULES}")
+            validation.check_number("bandwidth", h, low=1e-140, high=1e140,
+                                    expected=f"a positive finite number, or a rule: 'auto' or one of {RULES}")
         if self.adaptive not in ADAPTIVE:
             raise ValueError(f"adaptive = {self.adaptive!r}: expected one of {ADAPTIVE}")
         if self.adaptive is not None and h == "mixture":
             raise ValueError(f"adaptive={self.adaptive!r} and bandwidth='mixture' exclude each other: a mixture has "
                              "adaptive parts already. Use adaptive=None")
         if not (isinstance(self.min_bandwidth, str) and self.min_bandwidth == "auto"):
-            _number("min_bandwidth", self.min_bandwidth, low=0.0, high=1e140, expected="'auto' or a finite number >= 0")
+            validation.check_number("min_bandwidth", self.min_bandwidth, low=0.0, high=1e140,
+                                    expected="'auto' or a finite number >= 0")
         if self.engine not in ENGINES:
             raise ValueError(f"engine = {self.engine!r}: expected one of {ENGINES}")
-        _number("rtol", self.rtol, low=1e-300, high=1 - 1e-9, expected="a number between 0 and 1")
-        if self.n_jobs is not None and (not isinstance(self.n_jobs, numbers.Integral) or self.n_jobs == 0):
-            raise ValueError(f"n_jobs = {self.n_jobs!r}: expected None or an integer that is not 0")
-        if self.check_points not in validation.CHECK_POINTS:
-            raise ValueError(f"check_points = {self.check_points!r}: expected one of "
-                             f"{validation.CHECK_POINTS}")
+        validation.check_number("rtol", self.rtol, low=1e-300, high=1 - 1e-9, expected="a number between 0 and 1")
 
     def _each_bandwidth(self, value, weight):
         """Return the bandwidths of rows as an array, or None if none are given; a row of no weight may have any."""
@@ -328,31 +303,6 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
             return each
         with np.errstate(divide="ignore", invalid="ignore"):  # of rows of no weight
             return np.exp(np.rint(100 * np.log(each)) / 100)
-
-    def _read(self, X, reset=True):
-        """Return X as finite floats (n, p), the shape of its rows, and what scikit-learn noted."""
-        probe = RDKSEstimator()  # so that a failure leaves this estimator as it was
-        if not reset:
-            for name in ("n_features_in_", "feature_names_in_"):
-                if hasattr(self, name):
-                    setattr(probe, name, getattr(self, name))
-        X = validation.as_numbers(X, self.manifold if reset else self.manifold_)
-        layout = None
-        shape = getattr(X, "shape", None)
-        if shape is None and isinstance(X, (list, tuple)):
-            X = np.asarray(X)
-            shape = X.shape
-        if shape is not None and len(shape) > 2 and isinstance(X, np.ndarray):
-            layout = shape[1:]
-            X = X.reshape(shape[0], -1) if shape[0] else X.reshape(0, int(np.prod(layout)))
-        X = validate_data(probe, X, reset=reset, dtype=np.float64, order="C")
-        return X, layout or (X.shape[1],), probe
-
-    def _resolve(self, X, layout):
-        """Return the manifold of data as read, and why."""
-        if isinstance(self.manifold, str) and self.manifold == "auto":
-            return validation.automatic_manifold(X, layout)
-        return validation.as_manifold(self.manifold, X.shape[1]), "given"
 
     def _sources(self, manifold, Z, weight):
         """Return the observations as sources at time 0, held by the engine that was asked for."""
@@ -452,9 +402,6 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
                 "resolution_": found, "n_samples_seen_": seen, "min_time_": 0.0, "_raw": raw, "_sum": total,
                 "_each": each is not None, "_owner": owner, "_given": self.engine != "auto"}
 
-    def _accept(self, state):
-        self.__dict__.update(state)
-
     # asked for when somebody looks: an estimate takes as long as a thousand pairs
 
     @property
@@ -470,13 +417,6 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         return ("given; " if self._given else "") + describe(self._sum)[1]
 
     # using
-
-    def _query(self, X):
-        """Return queries as written, (n, p), and embedded."""
-        check_is_fitted(self)
-        self._check_parameters()
-        X, layout, _ = self._read(X, reset=False)
-        return X, validation.as_points(self.manifold_, X, self.check_points), layout
 
     def score_samples(self, X, t=None):
         """Evaluate the log density at points.
@@ -494,24 +434,6 @@ class RDKSEstimator(DensityMixin, BaseEstimator):
         """
         _, Z, _ = self._query(X)
         return self._sum.evaluate(Z, validation.as_time(t), n_jobs=self.n_jobs).log_density
-
-    def score(self, X, y=None, sample_weight=None):
-        """Return the total log-likelihood of data, as :class:`sklearn.neighbors.KernelDensity` does.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, p) or (n, *point_shape)
-        y : None
-            Ignored.
-        sample_weight : array-like, shape (n,), optional
-
-        Returns
-        -------
-        float
-            Sum, not mean, of the (weighted) log densities.
-        """
-        logs = self.score_samples(X)
-        return float(validation.as_weights(sample_weight, len(logs)) @ logs)
 
     def score_field(self, X, t=None):
         r"""Evaluate the score :math:`\nabla\log p_t` at points.

@@ -226,7 +226,7 @@ def _points(manifold, check_points, **samples):
     if len(set(shapes.values())) > 1:
         raise ValueError(f"the samples have points of different shapes: {shapes}")
     pooled = np.concatenate([S for S, _ in read.values()])
-    manifold, _ = reader._resolve(pooled, next(iter(shapes.values())))
+    manifold, _ = reader._resolve(pooled, next(iter(shapes.values())), None)
     return manifold, [validation.as_points(manifold, S, check_points) for S, _ in read.values()]
 
 

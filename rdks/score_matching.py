@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from sklearn.base import BaseEstimator, DensityMixin, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from . import _validation as validation
+from .base import NoiseLevelModel
 from .eigenbases import basis_for
 from .engines import Evaluation
 from .estimator import RDKSEstimator
-from .manifolds import Euclidean, OrnsteinUhlenbeck
-from .sampling import log_likelihood, probability_flow, reverse_sde
+from .sampling import log_likelihood
 from .wiener import monotone_weights
 
 __all__ = ["OperatorScoreMatching"]
@@ -412,7 +412,7 @@ def _barycentric(nodes, values, x):
     return (weight / weight.sum()) @ values
 
 
-class OperatorScoreMatching(DensityMixin, BaseEstimator):
+class OperatorScoreMatching(NoiseLevelModel):
     r"""Diffusion model by operator-informed score matching: the score in closed form at every noise level.
 
     .. math:: s_t=\nabla f_t\ (+\nabla\log\pi),\qquad f_t=\sum_k\alpha_k(t)\psi_k,\qquad
@@ -513,21 +513,11 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.three_d_array = True
-        return tags
-
-    _read = RDKSEstimator._read
-    _query = RDKSEstimator._query
-    _accept = RDKSEstimator._accept
-    score = RDKSEstimator.score
-
     # fitting
 
     def _check_parameters(self):
         """Raise ValueError for parameters that cannot be right, before anything is touched."""
+        self._check_common()
         for name in ("max_level", "interactions"):
             value = getattr(self, name)
             if value is (None if name == "interactions" else "auto"):
@@ -543,22 +533,6 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
                 raise ValueError(f"{name} = {value!r}: expected 'auto' or a number {words}")
         if self.shrinkage not in (None, "monotone"):
             raise ValueError(f"shrinkage = {self.shrinkage!r}: expected None or 'monotone'")
-        if self.check_points not in validation.CHECK_POINTS:
-            raise ValueError(f"check_points = {self.check_points!r}: expected one of {validation.CHECK_POINTS}")
-        if self.n_jobs is not None and (not isinstance(self.n_jobs, numbers.Integral) or self.n_jobs == 0):
-            raise ValueError(f"n_jobs = {self.n_jobs!r}: expected None or an integer that is not 0")
-
-    def _resolve(self, X, layout, weight):
-        """Return the manifold of data as read, and why."""
-        manifold, reason = RDKSEstimator._resolve(self, X, layout)
-        if not isinstance(self.manifold, str) or self.manifold != "auto" or not isinstance(manifold, Euclidean):
-            return manifold, reason
-        rows, w = X[weight > 0], weight[weight > 0]
-        mean = w @ rows / w.sum()
-        scale = np.sqrt(w @ (rows - mean) ** 2 / w.sum())
-        scale[~(scale > 1e-12 * np.abs(rows).max(axis=0))] = 1.0
-        return (OrnsteinUhlenbeck(X.shape[1], location=tuple(mean.tolist()), scale=tuple(scale.tolist())),
-                f"an Ornstein-Uhlenbeck process about the mean on {reason}")
 
     def fit(self, X, y=None, sample_weight=None):
         """Fit the model to data.
@@ -588,19 +562,12 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
             it was.
         """
         self._check_parameters()
-        X, layout, probe = self._read(X)
-        weight = validation.as_weights(sample_weight, len(X))
-        manifold, reason = self._resolve(X, layout, weight)
-        Z = validation.as_points(manifold, X, self.check_points)
-        state = {"manifold_": manifold, "manifold_reason_": reason, "_layout": layout,
-                 "n_features_in_": probe.n_features_in_, "n_samples_seen_": len(X)}
-        basis = self._largest_basis(manifold, len(np.unique(_hash(Z[weight > 0]))))
-        least = self._least_time(manifold, basis, X, weight)
-        state.update(self._state(basis, _sums(basis, Z, weight), _Held.of(Z, weight), least))
-        self.__dict__.pop("feature_names_in_", None)
-        if hasattr(probe, "feature_names_in_"):
-            state["feature_names_in_"] = probe.feature_names_in_
-        self._accept(state)
+        read = self._observe(X, sample_weight)
+        distinct = len(np.unique(_hash(read.Z[read.weight > 0])))
+        basis = self._largest_basis(read.manifold, distinct)
+        least = self._least_time(read.manifold, basis, read.X, read.weight)
+        state = self._state(basis, _sums(basis, read.Z, read.weight), _Held.of(read.Z, read.weight), least)
+        self._accept({**state, **read.attributes, "n_samples_seen_": len(read.X)})
         return self
 
     def partial_fit(self, X, y=None, sample_weight=None):
@@ -761,17 +728,6 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
 
     # using
 
-    def _time(self, t):
-        """Return a noise level as a float, `min_time_` for None."""
-        check_is_fitted(self)
-        if t is None:
-            return self.min_time_
-        t = validation.as_time(t)
-        if t < self.min_time_ * (1 - 1e-12):  # a solver in log t comes back with rounding
-            raise ValueError(f"t = {t:g} is below min_time_ = {self.min_time_:g}, the smallest noise level of the data "
-                             "that the model knows; pass a smaller min_time to fit it for less")
-        return max(t, self.min_time_)
-
     def coefficients(self, t=None):
         r"""Return the coefficients :math:`\alpha_t` of the potential.
 
@@ -858,6 +814,10 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
         """Return the score and its divergence at embedded points, coefficients being interpolated in time."""
         return self._at(Z, self._curve(self._time(t)), order)
 
+    def _score(self, Z, t, order):
+        """Return the same with the coefficients of that noise level."""
+        return self._at(Z, self.coefficients(t), order)
+
     def score_samples(self, X, t=None):
         """Evaluate the log density of the model, by its probability flow (:func:`rdks.sampling.log_likelihood`).
 
@@ -874,66 +834,3 @@ class OperatorScoreMatching(DensityMixin, BaseEstimator):
         """
         _, Z, _ = self._query(X)
         return log_likelihood(self, self.manifold_.unembed(Z), self._time(t), tol=_FLOW_TOL)
-
-    def score_field(self, X, t=None):
-        r"""Evaluate the score :math:`\nabla\log p_t` at points.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, p) or (n, *point_shape)
-        t : float, optional
-            Noise level of the data, at least ``min_time_``, which is the default.
-
-        Returns
-        -------
-        ndarray, shape of X
-            Riemannian gradients, as :meth:`rdks.RDKSEstimator.score_field` writes them.
-        """
-        X, Z, layout = self._query(X)
-        gradient = self._at(Z, self.coefficients(t), 1).gradient
-        V = self.manifold_.push_gradient(X.reshape(len(X), *self.manifold_.point_shape), gradient)
-        return V.reshape(len(X), *layout)
-
-    def score_divergence(self, X, t=None):
-        r"""Evaluate the divergence of the score at points.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, p) or (n, *point_shape)
-        t : float, optional
-            Noise level of the data, at least ``min_time_``, which is the default.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-        """
-        _, Z, _ = self._query(X)
-        return self._at(Z, self.coefficients(t), 2).laplacian
-
-    def sample(self, n_samples=1, random_state=None, *, method="reverse_sde", n_steps=None):
-        """Draw from the model's law at ``min_time_``.
-
-        Parameters
-        ----------
-        n_samples : int
-        random_state : None, int, RandomState or Generator
-        method : {"reverse_sde", "probability_flow"}
-            See :func:`rdks.sampling.reverse_sde` and :func:`rdks.sampling.probability_flow`.
-        n_steps : int, optional
-            Of the reverse diffusion. The probability flow chooses its own.
-
-        Returns
-        -------
-        ndarray, shape (n_samples, p) or (n_samples, *point_shape)
-            Points in the layout that X had in `fit`.
-        """
-        check_is_fitted(self)
-        if method == "reverse_sde":
-            X = reverse_sde(self, n_samples, n_steps=n_steps, random_state=random_state, verbose=self.verbose)
-        elif method == "probability_flow":
-            if n_steps is not None:
-                raise ValueError(f"n_steps = {n_steps!r}: method='probability_flow' chooses its steps; leave it out")
-            X = probability_flow(self, n_samples, random_state=random_state, verbose=self.verbose)
-        else:
-            raise ValueError(f"method = {method!r}: expected 'reverse_sde' or 'probability_flow'")
-        return X.reshape(n_samples, *self._layout)

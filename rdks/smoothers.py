@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from . import _validation as validation
+from .base import ManifoldDensity
 from .errors import UnsupportedError
 from .estimator import RDKSEstimator
 from .harmonics import Fourier, Harmonics, SphericalHarmonics, WignerFunctions, unsupported
@@ -173,19 +173,13 @@ class Series:
         return manifold.to_tangent(Z, self.harmonics.gradient(Z, self.harmonics.synthesise(fields, Z, EPS)))
 
 
-class Smoother(DensityMixin, BaseEstimator):
+class Smoother(ManifoldDensity):
     """Density estimator that starts from a fitted :class:`rdks.RDKSEstimator`, ``_base``, which reads its data.
 
     A subclass has the parameters ``manifold``, ``bandwidth``, ``check_points`` and ``n_jobs``, and defines
     ``_check_parameters``, ``_prepare`` (which returns the fitted attributes for a base), ``_log_density``,
     ``_gradient`` and ``_draw`` in embedded coordinates.
     """
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.three_d_array = True
-        return tags
 
     def fit(self, X, y=None, sample_weight=None):
         """Fit the density to data.
@@ -222,10 +216,9 @@ class Smoother(DensityMixin, BaseEstimator):
         for name in ("manifold_", "manifold_reason_", "bandwidth_", "selection_", "n_features_in_",
                      "n_samples_seen_"):
             state[name] = getattr(base, name)
-        self.__dict__.pop("feature_names_in_", None)
         if hasattr(base, "feature_names_in_"):
             state["feature_names_in_"] = base.feature_names_in_
-        self.__dict__.update(state, _base=base)
+        self._accept({**state, "_base": base})
         return self
 
     def score_samples(self, X):
@@ -242,8 +235,6 @@ class Smoother(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return self._log_density(self._base._query(X)[1])
-
-    score = RDKSEstimator.score
 
     def score_field(self, X):
         r"""Evaluate the score, the Riemannian gradient of the log density, at points.

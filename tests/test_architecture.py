@@ -9,7 +9,7 @@ ROOT = Path(rdks.__file__).parent
 # lowest first; a module may import modules of lower rank, at any depth
 RANK = {"errors": -1, "heat": 0, "_kernels": 0, "_twins": 0, "cells": 0, "manifolds": 1, "radial": 2, "_validation": 2,
         "harmonics": 2, "resolution": 2, "hierarchy": 3, "sampling": 3, "gram": 3, "engines": 4, "balls": 4, "pairs": 5,
-        "nodal": 5, "neighbors": 5, "adaptive": 5, "spectral": 6, "choice": 7, "bandwidth": 7, "mixture": 8,
+        "nodal": 5, "neighbors": 5, "adaptive": 5, "spectral": 6, "choice": 7, "bandwidth": 7, "mixture": 8, "base": 8,
         "estimator": 9, "__init__": 10, "datasets": 10, "distributed": 10, "plotting": 10, "_discrete_checks": 10,
         "inference": 10, "hypothesis": 10, "variance": 10, "smoothers": 10, "memorisation": 11, "wiener": 11,
         "logdomain": 11, "testing": 11, "eigenbases": 12, "score_matching": 13, "neural": 14, "demo": 15,

@@ -6,9 +6,10 @@ import numbers
 import zlib
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, clone
+from sklearn.base import clone
 
 from .. import _validation as validation
+from ..base import NoiseLevelModel
 from ..engines import Evaluation
 from ..estimator import RDKSEstimator
 from ..manifolds import Manifold
@@ -82,7 +83,7 @@ def _probability(weight):
     return weight / weight.sum() if len(weight) and np.ptp(weight) > 0 else None
 
 
-class NeuralScoreMatching(DensityMixin, BaseEstimator):
+class NeuralScoreMatching(NoiseLevelModel):
     r"""Diffusion model by a neural network: the score at every noise level, trained on noised data.
 
     The network :math:`n_\theta` is a remainder on a smooth tangent field,
@@ -249,27 +250,12 @@ class NeuralScoreMatching(DensityMixin, BaseEstimator):
         self.check_points = check_points
         self.verbose = verbose
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.three_d_array = True
-        return tags
-
-    _read = RDKSEstimator._read
-    _query = RDKSEstimator._query
-    _accept = RDKSEstimator._accept
-    score = RDKSEstimator.score
-    sample = OperatorScoreMatching.sample
-    _resolve = OperatorScoreMatching._resolve
-    _time = OperatorScoreMatching._time
-
     # fitting
 
     def _check_parameters(self):
         """Raise ValueError for parameters that cannot be right, before anything is touched."""
-        choices = (("loss", LOSSES), ("weighting", ("noise", "likelihood")),
-                   ("check_points", validation.CHECK_POINTS))
-        for name, allowed in choices:
+        self._check_common()
+        for name, allowed in (("loss", LOSSES), ("weighting", ("noise", "likelihood"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: expected one of {allowed}")
         for name, least in (("n_iter", 0), ("batch_size", 2), ("patience", 1)):
@@ -351,14 +337,9 @@ class NeuralScoreMatching(DensityMixin, BaseEstimator):
         """
         self._check_parameters()
         device = self._device()
-        X, layout, probe = self._read(X)
-        weight = validation.as_weights(sample_weight, len(X))
-        seen = len(X)
         again = self.warm_start and hasattr(self, "_training")
-        manifold, reason = (self.manifold_, self.manifold_reason_) if again else self._find(X, layout, weight)
-        if again:
-            self._check_resumable(X)
-        Z = validation.as_points(manifold, X, self.check_points)
+        X, weight, manifold, Z, attributes = self._observe(X, sample_weight)
+        seen = len(X)
         heat_score(manifold, Z[:1], Z[:1], 1.0)  # refuses what has no exact kernel, and says why
         used = weight > 0
         X, Z, weight = X[used], Z[used], weight[used]
@@ -385,13 +366,9 @@ class NeuralScoreMatching(DensityMixin, BaseEstimator):
                     float(self.ema), self.patience, device, self.verbose)
         trainer = Trainer(plan, seeds[2:5], training)
         outcome = trainer.run()
-        self.__dict__.pop("feature_names_in_", None)
-        if hasattr(probe, "feature_names_in_"):
-            self.feature_names_in_ = probe.feature_names_in_
         fitted = (other and other.model for other in others)
         self._accept({
-            "manifold_": manifold, "manifold_reason_": reason, "_layout": layout, "device_": device,
-            "n_features_in_": probe.n_features_in_, "n_samples_seen_": seen, "min_time_": times[0],
+            **attributes, "device_": device, "n_samples_seen_": seen, "min_time_": times[0],
             "max_time_": times[1], "baseline_time_": others[0].least if others[0] else 0.0,
             "baseline_": next(fitted), "pretrain_": next(fitted), "weights_": trainer.best,
             "n_iter_": trainer.iteration, "loss_curve_": np.array(trainer.losses),
@@ -405,13 +382,16 @@ class NeuralScoreMatching(DensityMixin, BaseEstimator):
         self.variance_factor_ = trainer.variance_factor(np.random.default_rng(seeds[5]))
         return self
 
-    def _find(self, X, layout, weight):
+    def _resolve(self, X, layout, weight):
         """Return the manifold, and why: "auto" is that of a fitted model that is given, if there is one."""
+        if self.warm_start and hasattr(self, "_training"):
+            self._check_resumable(X)
+            return self.manifold_, self.manifold_reason_
         if isinstance(self.manifold, str) and self.manifold == "auto":
             for name in ("baseline", "pretrain"):
                 if isinstance(getattr(getattr(self, name), "manifold_", None), Manifold):
                     return getattr(self, name).manifold_, f"that of {name}"
-        return self._resolve(X, layout, weight)
+        return super()._resolve(X, layout, weight)
 
     def _check_resumable(self, X):
         """Raise ValueError where the parameters are not those of the training that is to go on."""
@@ -515,41 +495,6 @@ class NeuralScoreMatching(DensityMixin, BaseEstimator):
         X, Z, _ = self._query(X)
         return log_likelihood(self, self.manifold_.unembed(Z), tol=_FLOW_TOL, random_state=0,
                               divergence="exact" if self.manifold_.dim <= _EXACT_DIM else "hutchinson")
-
-    def score_field(self, X, t=None):
-        r"""Evaluate the score :math:`\nabla\log p_t` at points.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, p) or (n, *point_shape)
-        t : float, optional
-            Noise level of the data, at least ``min_time_``, which is the default.
-
-        Returns
-        -------
-        ndarray, shape of X
-            Riemannian gradients, as :meth:`rdks.RDKSEstimator.score_field` writes them.
-        """
-        X, Z, layout = self._query(X)
-        gradient = self._evaluate(Z, t, 1).gradient
-        V = self.manifold_.push_gradient(X.reshape(len(X), *self.manifold_.point_shape), gradient)
-        return V.reshape(len(X), *layout)
-
-    def score_divergence(self, X, t=None):
-        r"""Evaluate the divergence of the score at points, by automatic differentiation in every dimension.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, p) or (n, *point_shape)
-        t : float, optional
-            Noise level of the data, at least ``min_time_``, which is the default.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-        """
-        _, Z, _ = self._query(X)
-        return self._evaluate(Z, t, 2).laplacian
 
     def __getstate__(self):
         state = dict(super().__getstate__())

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -306,9 +307,37 @@ def test_automatic_smallest_time():
     X = rng.vonmises(1.0, 3.0, (200, 1))
     kernels = RDKSEstimator(Circle()).fit(X)
     model = OperatorScoreMatching(Circle(), max_level=5).fit(X)
-    assert 0.1 < model.min_time_ / kernels.bandwidth_**2 < 1
+    assert np.isclose(model.hold_time_, 3 * kernels.bandwidth_**2)
+    assert np.isclose(model.min_time_, model.hold_time_ / 50)
+    late = OperatorScoreMatching(Circle(), max_level=5).fit(X[:10])  # e^{-0.2} of the slowest function is left
+    assert np.isclose(late.hold_time_, 0.4) and 3 * RDKSEstimator(Circle()).fit(X[:10]).bandwidth_**2 > 0.4
+    given = OperatorScoreMatching(Circle(), max_level=5, min_time=0.02).fit(X)
+    assert given.hold_time_ == given.min_time_ == 0.02
+    with pytest.raises(ValueError, match="hold_time = 0.01 is below min_time = 0.02"):
+        OperatorScoreMatching(Circle(), min_time=0.02, hold_time=0.01).fit(X)
     with pytest.raises(ValueError, match="n_samples=1"):
         OperatorScoreMatching(Circle()).fit(X[:1])
+
+
+def test_held_score_narrows_a_normal_law():
+    """Of the variance v the noise makes v + t, and the flow along the score held there (v + t) exp(-t/(v + t))."""
+    rng = np.random.default_rng(14)
+    X = rng.standard_normal((400, 1)) * 0.3
+    X = (X - X.mean()) / X.std() * 0.3
+    process = OrnsteinUhlenbeck(1)
+    t, end = 0.05, 1e-6
+    model = OperatorScoreMatching(process, max_level=2, ridge=0.0, min_time=end, hold_time=t).fit(X)
+    plain = OperatorScoreMatching(process, max_level=2, ridge=0.0, min_time=t).fit(X)
+    Y = np.array([[-0.4], [0.0], [0.7]])
+    assert np.array_equal(model.score_field(Y, 0.01), plain.score_field(Y)) and np.array_equal(
+        model.coefficients(0.02), plain.coefficients())
+    noisy = 0.09 * np.exp(-t) + 1 - np.exp(-t)
+    # backward dv/dtau = v - v / noisy, from noise to data, for the time t
+    narrow = noisy * np.exp((t - end) * (1 - 1 / noisy))
+    assert np.allclose(model.score_samples(Y), scipy.stats.norm(0, np.sqrt(narrow)).logpdf(Y[:, 0]), atol=1e-6)
+    assert abs(narrow - 0.09) < 0.25 * abs(noisy - 0.09)
+    late = OperatorScoreMatching(process, max_level=2, ridge=0.0, hold_time=t).fit(X)
+    assert np.isclose(late.min_time_, t / 50)
 
 
 def test_errors():

@@ -70,7 +70,8 @@ class _AtNoise:
         self.model, self.field = model, Field(model)
         self.least = _resolved_time(model) if isinstance(least, str) else float(least)
         self.age = float(model.bandwidth_) ** 2 if isinstance(model, RDKSEstimator) else 0.0
-        self.own_time = self.age + self.field.least  # noise of the data in the model's own law
+        # noise of the data in the model's own law; one that holds its score has none, and is no floor
+        self.own_time = 0.0 if getattr(model, "hold_time_", 0.0) > self.field.least else self.age + self.field.least
 
     def __call__(self, Z, t, divergence=False):
         """Return the score at embedded points, and its divergence if it is asked for."""

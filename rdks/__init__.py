@@ -30,6 +30,8 @@ Map
 ``OperatorScoreMatching``  the score of noisy data in closed form (:mod:`rdks.score_matching`; :mod:`rdks.eigenbases`:
                         its regressors)
 ``NeuralScoreMatching``  the same by a network, with torch (:mod:`rdks.neural`)
+``RDKSClassifier``      Bayes' rule from one density per class (:mod:`rdks.classifier`)
+``RDKSOutlierDetector``  rows whose density is low as all other rows see it (:mod:`rdks.outliers`)
 :mod:`rdks.variance`    targets and losses of score matching with little noise
 :mod:`rdks.memorisation`  whether samples repeat the data
 :mod:`rdks.wiener`      an alternative: coefficients shrunk level by level
@@ -44,20 +46,22 @@ Map
 """
 from __future__ import annotations
 
+from importlib import import_module
+
 from .estimator import RDKSEstimator
 
-__all__ = ["NeuralScoreMatching", "OperatorScoreMatching", "RDKSEstimator", "__version__"]
-__version__ = "0.5.0"
+# loaded when they are asked for
+_LATE = {"NeuralScoreMatching": "neural", "OperatorScoreMatching": "score_matching", "RDKSClassifier": "classifier",
+         "RDKSOutlierDetector": "outliers"}
+
+__all__ = ["NeuralScoreMatching", "OperatorScoreMatching", "RDKSClassifier", "RDKSEstimator", "RDKSOutlierDetector",
+           "__version__"]
+__version__ = "0.6.0.dev0"
 
 
 def __getattr__(name):
-    # loaded when they are asked for
-    if name == "OperatorScoreMatching":
-        from .score_matching import OperatorScoreMatching
-        return OperatorScoreMatching
-    if name == "NeuralScoreMatching":
-        from .neural import NeuralScoreMatching
-        return NeuralScoreMatching
+    if name in _LATE:
+        return getattr(import_module(f".{_LATE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -23,7 +23,7 @@ from scipy.special import logsumexp, poch
 
 from .manifolds.base import wrap
 
-__all__ = ["RULES", "Selection", "other_shares", "progress", "representatives", "search_range", "select"]
+__all__ = ["RULES", "Selection", "descend", "other_shares", "progress", "representatives", "search_range", "select"]
 
 #: Names of the rules, and the one that "auto" stands for.
 RULES = ("isj", "lcv", "lscv", "rot")
@@ -250,7 +250,7 @@ def representatives(engine, count):
     return order[np.minimum(np.searchsorted(cumulated, at), len(order) - 1)]
 
 
-def _descend(objective, low, high, least=0.0):
+def descend(objective, low, high, least=0.0):
     """Scan geometrically, walk downhill on the same grid to a bracket, refine by Brent's method.
 
     Returns the log time of the best value, all log times and values, and the ends of the walk, which may leave the
@@ -290,7 +290,7 @@ def _polish(objective, x, ends):
     """Walk downhill near log time x to a bracket, and take the vertex of the parabola through it.
 
     Where another function of the same shape has its minimum at x this is four values of the objective. The walk is on
-    a grid that does not depend on x, so that neither does its end. Returns as `_descend`.
+    a grid that does not depend on x, so that neither does its end. Returns as `descend`.
     """
     x = min(ends[0] + _POLISH * round((x - ends[0]) / _POLISH), ends[1])
     values = {}
@@ -491,7 +491,7 @@ def select(engine, rule, *, min_bandwidth=0.0, verbose=False):
             count = int(np.clip(_PAIRS / n, *_SCAN))
             if n > 2 * count and not (rule == "lscv" and engine.log_overlap(high) is not None):
                 scan = _Curves(engine, step, high, representatives(engine, count))
-            best, times, values, ends = _descend(getattr(scan, rule), low, high, least)
+            best, times, values, ends = descend(getattr(scan, rule), low, high, least)
             if scan is not curves:
                 scan_times, scanned = np.exp(times), values
                 best, times, values, ends = _polish(getattr(curves, rule), best, ends)

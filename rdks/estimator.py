@@ -368,7 +368,8 @@ class RDKSEstimator(ManifoldDensity):
                 if self.min_bandwidth == "auto":
                     found = resolution(manifold, manifold.unembed(raw.Z) if X is None else X, raw.Z)
                     floor = found.floor
-                distinct, copies, found = merge_copies(raw, found)
+                distinct, which, found = merge_copies(raw, found)
+                copies = np.bincount(which)
                 if found.n - len(distinct.Z) > 0.01 * found.n and len(distinct.Z) > 1:  # a single one is an error later
                     warnings.warn(found.describe(), DuplicatesWarning, stacklevel=3)
                 # a search asks for many times, each of which has an engine that is best

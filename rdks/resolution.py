@@ -449,8 +449,8 @@ def merge_copies(data, found=None):
     -------
     distinct : Sources
         `data` itself if there are no copies.
-    count : ndarray of int
-        Rows that each of them stands for.
+    which : ndarray of int, shape (n,)
+        For each row, the one of them that stands for it.
     found : Resolution
         With what was counted here.
 
@@ -460,9 +460,9 @@ def merge_copies(data, found=None):
     >>> from rdks.engines import DirectSum
     >>> from rdks.manifolds import Circle
     >>> from rdks.resolution import merge_copies
-    >>> distinct, count, found = merge_copies(DirectSum(Circle(), np.array([[1.0], [2.0], [1.0]]), np.ones(3), 0.0))
-    >>> distinct.Z.ravel(), count, found.n_copies
-    (array([1., 2.]), array([2, 1]), 1)
+    >>> distinct, which, found = merge_copies(DirectSum(Circle(), np.array([[1.0], [2.0], [1.0]]), np.ones(3), 0.0))
+    >>> distinct.Z.ravel(), which, found.n_copies
+    (array([1., 2.]), array([0, 1, 0]), 1)
     """
     manifold = data.manifold
     if manifold.n_images > 1:
@@ -479,8 +479,8 @@ def merge_copies(data, found=None):
     n, count = len(data.Z), np.bincount(which)
     found = replace(found, n=n, n_copies=n - exact, n_near=exact - len(Z), n_shared=int(count[count > 1].sum()))
     if len(Z) == n:
-        return data, count, found
-    return data.like(Z, np.bincount(which, weights=data.weight), 0.0), count, found
+        return data, np.arange(n), found
+    return data.like(Z, np.bincount(which, weights=data.weight), 0.0), which, found
 
 
 def _orbits(manifold, Z):

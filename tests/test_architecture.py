@@ -12,8 +12,8 @@ RANK = {"errors": -1, "heat": 0, "_kernels": 0, "_twins": 0, "cells": 0, "manifo
         "nodal": 5, "neighbors": 5, "adaptive": 5, "spectral": 6, "choice": 7, "bandwidth": 7, "mixture": 8, "base": 8,
         "estimator": 9, "__init__": 10, "datasets": 10, "distributed": 10, "plotting": 10, "_discrete_checks": 10,
         "inference": 10, "hypothesis": 10, "variance": 10, "smoothers": 10, "memorisation": 11, "wiener": 11,
-        "logdomain": 11, "testing": 11, "eigenbases": 12, "score_matching": 13, "neural": 14, "demo": 15,
-        "benchmarks": 15, "__main__": 16}
+        "logdomain": 11, "testing": 11, "classifier": 11, "outliers": 11, "eigenbases": 12, "score_matching": 13,
+        "neural": 14, "demo": 15, "benchmarks": 15, "__main__": 16}
 ONLY_IN = {"numba": {"_kernels"}, "llvmlite": {"_kernels"}, "geomstats": {"manifolds._geomstats"}}
 NEVER_AT_TOP = {"numba", "geomstats", "matplotlib", "pandas", "airportsdata", "torch", "dask", "tqdm", "finufft"}
 
